@@ -1,0 +1,1 @@
+"""Genotype in, multi-scale features out."""
