@@ -95,9 +95,7 @@ class Cell(nn.Module):
         )
 
 
-def _output_path(
-    in_channels: int, out_channels: int, stride: int, norm: NormFactory
-) -> nn.Module:
+def _output_path(in_channels: int, out_channels: int, stride: int, norm: NormFactory) -> nn.Module:
     """Bring an input that is itself concatenated to the output's shape (slim's rule: no ReLU)."""
     if stride == 2:
         return FactorizedReduction(in_channels, out_channels, norm=norm)

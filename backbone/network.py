@@ -175,7 +175,7 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
         self.requires_grad_(requires_grad=False)
         super().train(mode=False)
 
-    def train(self, mode: bool = True) -> FrozenBatchNorm2d:  # noqa: FBT001, FBT002
+    def train(self, mode: bool = True) -> FrozenBatchNorm2d:
         """Stay in evaluation mode whatever is asked for."""
         super().train(mode=False)
         return self

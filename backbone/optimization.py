@@ -1,0 +1,48 @@
+"""Optimizers and schedules that both trainings use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def build_optimizer(
+    parts: Iterable[tuple[nn.Module, float]], *, name: str, weight_decay: float
+) -> Optimizer:
+    """Make an optimizer that decays weights but not biases and normalization.
+
+    Args:
+        parts: modules and their learning rates; a parameter belongs to the first that has it.
+        name: ``adamw`` or ``sgd`` (momentum 0.9, Nesterov).
+        weight_decay: of tensors with at least two axes.
+    """
+    groups: list[dict[str, Any]] = []
+    taken: set[int] = set()
+    for module, rate in parts:
+        own = [p for p in module.parameters() if p.requires_grad and id(p) not in taken]
+        taken |= {id(p) for p in own}
+        for decays in (True, False):
+            members = [p for p in own if (p.ndim >= 2) == decays]
+            if members:
+                decay = weight_decay if decays else 0.0
+                groups.append({"params": members, "lr": rate, "weight_decay": decay})
+    if name == "adamw":
+        return torch.optim.AdamW(groups)
+    return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+
+
+def warmup_cosine(optimizer: Optimizer, *, warmup: int, total: int) -> LambdaLR:
+    """Raise the rate linearly over ``warmup`` steps, then lower it to 0 along half a cosine."""
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return 0.5 * (1 + math.cos(math.pi * min((step - warmup) / max(total - warmup, 1), 1)))
+
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,301 @@
+"""One string names any backbone: cells at N @ F, a trained file, timm's or torchvision's models.
+
+nasnet_a:4@1056                      published cells
+runs/search/cells.json:2@96          cells that a search wrote
+runs/pretrain/backbone.safetensors   a trained backbone, with its weights
+timm:resnet50                        any timm model that gives feature maps
+torchvision:resnet50                 likewise
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+from backbone.genotype import Genotype
+from backbone.network import CellNetwork, NetworkConfig, first_filters, freeze_batch_norm
+from backbone.published import PUBLISHED
+
+LEVELS = ("c2", "c3", "c4", "c5")
+"""Names of the maps at strides 4, 8, 16 and 32."""
+MIN_SIDE_PX = 32
+NORMS = ("batch", "frozen")
+SPEC_FORMS = (
+    "'nasnet_a:4@1056', 'path/cells.json:2@96', 'path/backbone.safetensors', "
+    "'timm:resnet50', 'torchvision:resnet50'"
+)
+HALF = (0.5, 0.5, 0.5)
+LARGE_FILTERS = 2000
+"""From this F on a network is built with the paper's large conventions (6 @ 4032: a stem of 96
+filters, skipped reduction inputs), below with its mobile ones (4 @ 1056: 32 filters, none). In a
+network narrower than any of the paper's the stem is as wide as the first stack's cells, since it
+would cost more than all else."""
+
+
+class Backbone(nn.Module):
+    """Images to feature maps.
+
+    Shape:
+        - images: (B, 3, H, W) in [0, 1]; H and W at least 32
+        - output: ``{"c2": (B, C2, H/4, W/4), ..., "c5": (B, C5, H/32, W/32)}``; exact where the
+          sides are multiples of 32, at most one row or column off elsewhere
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        *,
+        description: Mapping[str, Any],
+        channels: Mapping[str, int],
+        strides: Mapping[str, int],
+        mean: Sequence[float] = HALF,
+        std: Sequence[float] = HALF,
+        out: Sequence[str] = LEVELS,
+    ) -> None:
+        super().__init__()
+        missing = [level for level in out if level not in channels]
+        if missing:
+            raise ValueError(f"this backbone has no maps {missing}; it has {sorted(channels)}")
+        self.body = body
+        self.description = dict(description)
+        """How to build this backbone again, as JSON's types; see ``rebuild_backbone``."""
+        self.out = tuple(out)
+        self.channels = {level: channels[level] for level in out}
+        self.strides = {level: strides[level] for level in out}
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.register_buffer("_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        if min(images.shape[-2:]) < MIN_SIDE_PX:
+            raise ValueError(
+                f"images must be at least {MIN_SIDE_PX} pixels high and wide, "
+                f"not {tuple(images.shape[-2:])}"
+            )
+        maps = self.body((images - self._mean) / self._std)
+        return {level: maps[level] for level in self.out}
+
+
+def build_backbone(
+    spec: str,
+    *,
+    pretrained: bool = False,
+    norm: str = "batch",
+    out: Sequence[str] = LEVELS,
+) -> Backbone:
+    """Build the backbone that a spec names.
+
+    Args:
+        spec: see this module's docstring.
+        pretrained: load timm's or torchvision's released weights, which downloads them. A
+            ``.safetensors`` spec always comes with its weights.
+        norm: ``batch``, or ``frozen``: batch normalization that keeps its statistics, scale and
+            shift.
+        out: names of the maps wanted, among ``c2`` to ``c5``.
+
+    Raises:
+        ValueError: if the spec names nothing, with what is near it; if F does not divide; if a
+            file is damaged or holds something else; if released weights are asked for where there
+            are none.
+        FileNotFoundError: if a spec's file does not exist.
+    """
+    if norm not in NORMS:
+        raise ValueError(f"unknown norm {norm!r}; choose from {NORMS}")
+    path = Path(spec)
+    if path.suffix == ".safetensors":
+        from backbone.weights import load_backbone  # weights builds on this module
+
+        backbone = load_backbone(path, out=out)
+    else:
+        backbone = rebuild_backbone(describe_spec(spec), pretrained=pretrained, out=out)
+    if norm == "frozen":
+        freeze_batch_norm(backbone)
+    return backbone
+
+
+def describe_spec(spec: str) -> dict[str, Any]:
+    """Return what ``rebuild_backbone`` needs to build a spec's backbone, as JSON's types.
+
+    A file's contents take the place of its name, so that the description stands alone.
+
+    Raises:
+        ValueError: if the spec names nothing.
+        FileNotFoundError: if its ``cells.json`` does not exist.
+    """
+    family, _, name = spec.partition(":")
+    if family in ("timm", "torchvision") and name:
+        return {"family": family, "name": name}
+    match = re.fullmatch(r"(?P<cells>.+):(?P<n>\d+)@(?P<f>\d+)", spec)
+    if match is None:
+        near = difflib.get_close_matches(family, [*PUBLISHED, "timm", "torchvision"], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near and near[0] != family else ""
+        raise ValueError(f"unknown backbone spec {spec!r}{hint} Specs look like {SPEC_FORMS}")
+    cells = match["cells"]
+    genotype = PUBLISHED.get(cells)
+    if genotype is None:
+        if not cells.endswith(".json"):
+            near = difflib.get_close_matches(cells, PUBLISHED, n=1) or sorted(PUBLISHED)
+            raise ValueError(
+                f"unknown cells {cells!r} in backbone spec {spec!r}; near it is {near}. "
+                f"Specs look like {SPEC_FORMS}"
+            )
+        genotype = Genotype.load(cells)
+    num_cells, filters = int(match["n"]), int(match["f"])
+    large = filters >= LARGE_FILTERS
+    config = NetworkConfig(
+        num_cells=num_cells,
+        filters=filters,
+        stem_filters=96 if large else min(first_filters(genotype, filters), 32),
+        skip_reduction_input=large,
+    )
+    return {"family": "cells", "genotype": genotype.to_dict(), "network": config.to_dict()}
+
+
+def rebuild_backbone(
+    description: Mapping[str, Any], *, pretrained: bool = False, out: Sequence[str] = LEVELS
+) -> Backbone:
+    """Build a backbone from a description, with new weights unless ``pretrained``.
+
+    Raises:
+        ValueError: if the description is not one, or there are no released weights.
+    """
+    match description.get("family"):
+        case "cells":
+            return _build_cells(description, pretrained=pretrained, out=out)
+        case "timm":
+            return _build_timm(description, pretrained=pretrained, out=out)
+        case "torchvision":
+            return _build_torchvision(description, pretrained=pretrained, out=out)
+        case family:
+            raise ValueError(f"unknown family of backbones {family!r}")
+
+
+def _build_cells(
+    description: Mapping[str, Any], *, pretrained: bool, out: Sequence[str]
+) -> Backbone:
+    if pretrained:
+        raise ValueError(
+            "cells come with no released weights; pretrain them and give the .safetensors as spec"
+        )
+    genotype = Genotype.from_dict(description.get("genotype"))
+    network = CellNetwork(genotype, NetworkConfig(**description["network"]))
+    return Backbone(
+        network,
+        description=description,
+        channels=network.channels,
+        strides=network.strides,
+        out=out,
+    )
+
+
+def _build_timm(
+    description: Mapping[str, Any], *, pretrained: bool, out: Sequence[str]
+) -> Backbone:
+    name = description["name"]
+    try:
+        probe = timm.create_model(name, features_only=True, pretrained=False)
+    except RuntimeError as error:
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise ValueError(
+            f"timm has no backbone {name!r} that gives feature maps; near it are {near}"
+        ) from error
+    strides = probe.feature_info.reduction()
+    indices = {f"c{s.bit_length() - 1}": i for i, s in enumerate(strides) if s in (4, 8, 16, 32)}
+    model = timm.create_model(
+        name, features_only=True, pretrained=pretrained, out_indices=tuple(indices.values())
+    )
+    settings = timm.data.resolve_model_data_config(model)
+    channels = model.feature_info.channels()
+    return Backbone(
+        _NamedMaps(model, tuple(indices)),
+        description=description,
+        channels=dict(zip(indices, channels, strict=True)),
+        strides={level: strides[i] for level, i in indices.items()},
+        mean=settings["mean"],
+        std=settings["std"],
+        out=out,
+    )
+
+
+class _NamedMaps(nn.Module):
+    """Name the maps that a model returns as a list."""
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self.names, self.model(images), strict=True))
+
+
+def _build_torchvision(
+    description: Mapping[str, Any], *, pretrained: bool, out: Sequence[str]
+) -> Backbone:
+    name = description["name"]
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        near = difflib.get_close_matches(name, torchvision.models.list_models(), n=3)
+        raise ValueError(f"torchvision has no classification model {name!r}; near it are {near}")
+    model = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
+    nodes = _last_nodes_by_stride(model)
+    body = create_feature_extractor(model, {node: level for level, node in nodes.items()})
+    body.eval()
+    with torch.no_grad():
+        maps = body(torch.zeros(1, 3, 64, 64))
+    return Backbone(
+        body.train(),
+        description=description,
+        channels={level: maps[level].shape[1] for level in nodes},
+        strides={level: 64 // maps[level].shape[2] for level in nodes},
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        out=out,
+    )
+
+
+def _last_nodes_by_stride(model: nn.Module) -> dict[str, str]:
+    """Return the last node that gives a map at each of the strides 4, 8, 16 and 32."""
+    names = get_graph_node_names(model)[1]
+    side = 256
+    extractor = create_feature_extractor(model, names).eval()
+    with torch.no_grad():
+        values = extractor(torch.zeros(1, 3, side, side))
+    nodes: dict[str, str] = {}
+    for name in names:
+        value = values[name]
+        if isinstance(value, Tensor) and value.ndim == 4:
+            for exponent, level in enumerate(LEVELS, start=2):
+                if value.shape[2] == value.shape[3] == side >> exponent:
+                    nodes[level] = name
+    if not nodes:
+        raise ValueError(f"{type(model).__name__} gives no maps at strides 4 to 32")
+    return nodes
+
+
+class Classifier(nn.Module):
+    """A backbone with the paper's classification head: ReLU, global mean, linear.
+
+    Shape:
+        - images: (B, 3, H, W) in [0, 1]
+        - output: (B, num_classes), logits
+    """
+
+    def __init__(self, backbone: Backbone, *, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.num_classes = num_classes
+        self.last = list(backbone.out)[-1]
+        self.head = nn.Linear(backbone.channels[self.last], num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = F.relu(self.backbone(images)[self.last])
+        return self.head(features.mean(dim=(2, 3)))

@@ -1,0 +1,101 @@
+"""Lightning, set up the same way for both trainings: pretraining and detector."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import Logger
+
+EXPECTED_WARNINGS = (
+    # Reading in the training process is a choice here: small sets are kept in memory.
+    ".*does not have many workers.*",
+    ".*`num_workers` argument.*",
+    # Small sets have fewer steps than the logging interval.
+    ".*The number of training batches.*is smaller than the logging interval.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*You're resuming from a checkpoint that ended before the epoch ended.*",
+    # torch 2.14 renamed what Lightning 2.6 still calls by its old name.
+    ".*isinstance\\(treespec, LeafSpec\\).*",
+)
+
+
+class Stopwatch:
+    """Seconds between laps, by the wall clock."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def lap(self) -> float:
+        """Return the seconds since the last lap, or since the start."""
+        now = time.monotonic()
+        seconds, self._last = now - self._last, now
+        return seconds
+
+
+def local_processes() -> int:
+    """Return how many processes torchrun started on this machine; 1 without torchrun."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def build_trainer(
+    *,
+    max_epochs: int,
+    max_steps: int = -1,
+    precision: str,
+    accelerator: str,
+    gradient_clip: float,
+    loggers: Sequence[Logger],
+    callbacks: Sequence[Callback],
+    root: Path,
+    distributed_sampler: bool = True,
+) -> L.Trainer:
+    """Make a trainer; under torchrun it joins the other processes, on the CPU too."""
+    processes = local_processes()
+    return L.Trainer(
+        max_epochs=max_epochs,
+        max_steps=max_steps,
+        accelerator=accelerator,
+        devices=processes if processes > 1 else "auto" if accelerator == "gpu" else 1,
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
+        strategy="ddp" if processes > 1 else "auto",
+        precision=precision,  # type: ignore[arg-type]  # a literal type; Lightning checks it
+        gradient_clip_val=gradient_clip or None,
+        logger=list(loggers) or False,
+        callbacks=[*callbacks, TQDMProgressBar(refresh_rate=5)],
+        default_root_dir=root,
+        log_every_n_steps=10,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        use_distributed_sampler=distributed_sampler,
+    )
+
+
+def resume_point(path: Path) -> ModelCheckpoint:
+    """Return a callback that keeps one checkpoint, after every epoch, at ``path``.
+
+    Lightning writes it under another name and renames it, so it is whole at any time.
+    """
+    return ModelCheckpoint(
+        dirpath=path.parent,
+        filename=path.stem,
+        save_top_k=1,
+        every_n_epochs=1,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+
+
+@contextmanager
+def expected_warnings_hidden() -> Iterator[None]:
+    """Hide Lightning's advice about choices that are deliberate here."""
+    with warnings.catch_warnings():
+        for message in EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        yield

@@ -1,0 +1,172 @@
+"""What the stages of this package can be told.
+
+The defaults of a detector are those that detectron2 publishes for Faster R-CNN with FPN
+(``configs/Base-RCNN-FPN.yaml``); both engines read the same fields.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+NECK_NORMS = ("none", "batch")
+OPTIMIZERS = ("adamw", "sgd")
+BAD_BOXES = ("error", "drop")
+
+
+@dataclass(kw_only=True, slots=True)
+class DetectorConfig:
+    """Faster R-CNN with FPN (Ren et al. 2015; Lin et al. 2017). The subclass names the engine."""
+
+    anchor_sizes: list[int] = field(default_factory=lambda: [32, 64, 128, 256, 512])
+    """Side of a square anchor per level, in pixels, from p2 on. One more than the backbone has
+    maps adds a pooled level (p6)."""
+    anchor_ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
+    """Height divided by width of the anchors at each place."""
+    neck_channels: int = 256
+    """Channels of the pyramid's maps p2, p3, ..."""
+    neck_norm: str = "none"
+    """Normalization in the pyramid: ``none`` or ``batch``."""
+    head_features: int = 1024
+    """Width of the two hidden layers of the box head."""
+    rpn_batch: int = 256
+    """Anchors per image in the loss of the region proposals, half of them objects at most."""
+    rpn_candidates_train: int = 2000
+    """Best-scored anchors per level that suppression looks at, in training."""
+    rpn_candidates_test: int = 1000
+    """The same in evaluation."""
+    proposals_train: int = 1000
+    """Proposals per image that go to the box head, in training."""
+    proposals_test: int = 1000
+    """The same in evaluation."""
+    roi_batch: int = 512
+    """Proposals per image in the loss of the box head, a quarter of them objects at most."""
+    roi_samples: int = 0
+    """Points along each side of a crop's cell at which the map is read; 0 takes as many as the
+    cell has pixels."""
+    score_threshold: float = 0.05
+    """Detections below this score are dropped, 0 to 1."""
+    nms_threshold: float = 0.5
+    """A detection that overlaps a better one of its class by more than this IoU is dropped."""
+    max_detections: int = 100
+    """Detections per image at most; COCO counts 100."""
+
+    def __post_init__(self) -> None:
+        if self.neck_norm not in NECK_NORMS:
+            raise ValueError(f"unknown neck_norm {self.neck_norm!r}; choose from {NECK_NORMS}")
+        for name in ("neck_channels", "head_features", "rpn_batch", "roi_batch", "max_detections"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.anchor_sizes or min(self.anchor_sizes) <= 0 or min(self.anchor_ratios) <= 0:
+            raise ValueError("anchors need sizes and ratios above 0")
+        if self.roi_samples < 0:
+            raise ValueError(f"roi_samples must be at least 0, not {self.roi_samples}")
+        for name in ("score_threshold", "nms_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
+
+
+@dataclass(kw_only=True, slots=True)
+class TorchvisionDetectorConfig(DetectorConfig):
+    """The detector from torchvision's parts."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Detectron2DetectorConfig(DetectorConfig):
+    """The detector from detectron2's parts."""
+
+
+@dataclass(kw_only=True, slots=True)
+class DetectionDataConfig:
+    """A data set laid out as COCO is."""
+
+    root: str
+    """The folder that the other paths start from."""
+    train_annotations: str = "annotations/instances_train2017.json"
+    """COCO JSON of the training images, below ``root``."""
+    train_images: str = "train2017"
+    """Folder of the training images, below ``root``."""
+    val_annotations: str = "annotations/instances_val2017.json"
+    """COCO JSON of the validation images, below ``root``."""
+    val_images: str = "val2017"
+    """Folder of the validation images, below ``root``."""
+    shortest_side_px: int = 800
+    """Images are resized so that their shorter side has this many pixels ..."""
+    longest_side_px: int = 1333
+    """... unless the longer side would then have more than this many."""
+    bad_boxes: str = "error"
+    """What to do about boxes without area or outside their image: ``error`` or ``drop``."""
+    keep_empty: bool = False
+    """Whether training uses images without objects."""
+
+    def __post_init__(self) -> None:
+        if self.bad_boxes not in BAD_BOXES:
+            raise ValueError(f"unknown bad_boxes {self.bad_boxes!r}; choose from {BAD_BOXES}")
+        if not 0 < self.shortest_side_px <= self.longest_side_px:
+            raise ValueError(
+                f"shortest_side_px must be above 0 and at most longest_side_px, not "
+                f"{self.shortest_side_px} and {self.longest_side_px}"
+            )
+
+
+@dataclass(kw_only=True, slots=True)
+class DetectorRecipe:
+    """How a detector is trained."""
+
+    iterations: int
+    """Optimizer steps."""
+    batch_size: int
+    """Images per step and process."""
+    optimizer: str
+    """``sgd`` (momentum 0.9) or ``adamw``."""
+    learning_rate: float
+    """Highest rate of the new layers; reached after the warm-up, then lowered to 0 along half a
+    cosine."""
+    backbone_rate: float = 1.0
+    """The backbone's rate as a multiple of ``learning_rate``."""
+    weight_decay: float = 1e-4
+    """Of weight matrices and filters only, not of biases and normalization."""
+    warmup_iterations: int = 100
+    """Steps over which the rate rises linearly from 0."""
+    gradient_clip: float = 10.0
+    """Greatest norm of the whole gradient; 0 for no limit."""
+    horizontal_flip: bool = True
+    """Whether half of the images are mirrored."""
+    vertical_flip: bool = False
+    """Whether half of the images are turned upside down: right for images without an up."""
+    checkpoint_every: int = 1000
+    """Steps between the checkpoints from which a killed training goes on."""
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"unknown optimizer {self.optimizer!r}; choose from {OPTIMIZERS}")
+        for name in ("iterations", "batch_size", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}")
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainDetectorConfig:
+    """One detector training: which backbone, on which data, how."""
+
+    backbone: str
+    """Backbone spec; a ``.safetensors`` file brings pretrained weights."""
+    detector: DetectorConfig
+    """The detector and its engine."""
+    data: DetectionDataConfig
+    """The data."""
+    recipe: DetectorRecipe
+    """The training."""
+    pretrained: bool = False
+    """Whether timm's or torchvision's released weights are loaded, which downloads them."""
+    norm: str = "batch"
+    """The backbone's normalization: ``batch``, or ``frozen`` statistics."""
+    seed: int = 0
+    """Seed of the initial weights, the order of images and their augmentation."""
+    num_workers: int = 0
+    """Processes that read images; 0 reads in the training process."""
+    precision: str = "32-true"
+    """Lightning's name of the arithmetic: ``32-true``, ``bf16-mixed``, ``16-mixed``."""
+    accelerator: str = "auto"
+    """Lightning's name of the device kind: ``auto``, ``cpu``, ``gpu``."""

@@ -1,0 +1,196 @@
+"""COCO-format images and targets for training and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from backbone.images import CACHE_BYTES, read_image
+from detection.annotations import CocoAnnotations
+from detection.config import DetectionDataConfig
+from detection.detector import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One image with its objects, resized for the detector."""
+
+    image: Tensor
+    """(3, H, W) float32 in [0, 1]."""
+    target: Target
+    """Objects in the pixels of ``image``; crowds are left out."""
+    image_id: int
+    """COCO's id."""
+    original_size: tuple[int, int]
+    """Height and width of the file's image, in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionBatch:
+    """Examples of one step."""
+
+    images: list[Tensor]
+    targets: list[Target]
+    image_ids: list[int]
+    original_sizes: list[tuple[int, int]]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device) -> DetectionBatch:
+        """Return the batch with its tensors on a device."""
+        return replace(
+            self,
+            images=[image.to(device) for image in self.images],
+            targets=[Target(t.boxes.to(device), t.labels.to(device)) for t in self.targets],
+        )
+
+
+def collate(examples: Sequence[Example]) -> DetectionBatch:
+    """Put examples together; images keep their sizes."""
+    return DetectionBatch(
+        [e.image for e in examples],
+        [e.target for e in examples],
+        [e.image_id for e in examples],
+        [e.original_size for e in examples],
+    )
+
+
+def resize_image(
+    image: Tensor, *, shortest: int, longest: int
+) -> tuple[Tensor, tuple[float, float]]:
+    """Resize so that the shorter side is ``shortest`` unless the longer would pass ``longest``.
+
+    Args:
+        image: (3, H, W) uint8.
+        shortest: pixels.
+        longest: pixels.
+
+    Returns:
+        (3, h, w) float32 in [0, 1], and h / H and w / W.
+    """
+    height, width = image.shape[-2:]
+    scale = min(shortest / min(height, width), longest / max(height, width))
+    new_height, new_width = max(round(height * scale), 1), max(round(width * scale), 1)
+    pixels = image.float().div_(255)
+    if (new_height, new_width) != (height, width):
+        pixels = F.interpolate(
+            pixels[None], (new_height, new_width), mode="bilinear", antialias=True
+        )[0]
+    return pixels, (new_height / height, new_width / width)
+
+
+class CocoDataset(Dataset[Example]):
+    """The images of one COCO JSON with their boxes.
+
+    Images are kept in memory, as read, while all together fit into 2 GiB.
+
+    Args:
+        annotations: the file, checked.
+        image_root: folder that its file names start from.
+        shortest_side_px: see ``resize_image``.
+        longest_side_px: see ``resize_image``.
+        keep_empty: keep images without objects (crowds are no objects here).
+        horizontal_flip: mirror half of the images.
+        vertical_flip: turn half of the images upside down.
+
+    Raises:
+        FileNotFoundError: if the image folder is missing.
+        ValueError: if no image is left.
+    """
+
+    def __init__(
+        self,
+        annotations: CocoAnnotations,
+        image_root: Path,
+        *,
+        shortest_side_px: int,
+        longest_side_px: int,
+        keep_empty: bool = True,
+        horizontal_flip: bool = False,
+        vertical_flip: bool = False,
+    ) -> None:
+        if not image_root.is_dir():
+            raise FileNotFoundError(f"image folder {image_root} does not exist")
+        self.annotations, self.image_root = annotations, image_root
+        self._limits = {"shortest": shortest_side_px, "longest": longest_side_px}
+        self._flips = (horizontal_flip, vertical_flip)
+        self._indices = [
+            index
+            for index in range(len(annotations.images))
+            if keep_empty or not annotations.crowd_of(index).all()
+        ]
+        if not self._indices:
+            raise ValueError(f"{annotations.path} has no image with an object")
+        decoded = sum(3 * i.width * i.height for i in annotations.images)
+        self._cache: dict[int, Tensor] | None = {} if decoded <= CACHE_BYTES else None
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, position: int) -> Example:
+        index = self._indices[position]
+        record = self.annotations.images[index]
+        pixels = self._read(index)
+        image, (scale_y, scale_x) = resize_image(pixels, **self._limits)
+        real = ~torch.from_numpy(self.annotations.crowd_of(index))
+        scale = torch.tensor([scale_x, scale_y, scale_x, scale_y], dtype=torch.float32)
+        boxes = torch.from_numpy(self.annotations.boxes_of(index))[real] * scale
+        labels = torch.from_numpy(self.annotations.labels_of(index))[real]
+        image, boxes = self._flip(image, boxes)
+        return Example(image, Target(boxes, labels), record.id, (record.height, record.width))
+
+    def _read(self, index: int) -> Tensor:
+        if self._cache is not None and index in self._cache:
+            return self._cache[index]
+        record = self.annotations.images[index]
+        pixels = read_image(self.image_root / record.file_name, size=(record.width, record.height))
+        if self._cache is not None:
+            self._cache[index] = pixels
+        return pixels
+
+    def _flip(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        # torch's global generator: Lightning seeds it per process, and checkpoints hold its state.
+        x1, y1, x2, y2 = boxes.unbind(1)
+        if self._flips[0] and torch.rand(()) < 0.5:
+            image = image.flip(-1)
+            x1, x2 = image.shape[-1] - x2, image.shape[-1] - x1
+        if self._flips[1] and torch.rand(()) < 0.5:
+            image = image.flip(-2)
+            y1, y2 = image.shape[-2] - y2, image.shape[-2] - y1
+        return image, torch.stack([x1, y1, x2, y2], dim=1)
+
+
+def load_split(
+    config: DetectionDataConfig,
+    split: str,
+    *,
+    horizontal_flip: bool = False,
+    vertical_flip: bool = False,
+) -> CocoDataset:
+    """Open the ``train`` or ``val`` split; only training may drop images or flip them.
+
+    Raises:
+        FileNotFoundError: if the root, the annotations or the images are missing.
+        ValueError: if the annotations are wrong; see ``CocoAnnotations.load``.
+    """
+    root = Path(config.root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"data root {root} does not exist")
+    train = split == "train"
+    path = root / (config.train_annotations if train else config.val_annotations)
+    return CocoDataset(
+        CocoAnnotations.load(path, bad_boxes=config.bad_boxes),
+        root / (config.train_images if train else config.val_images),
+        shortest_side_px=config.shortest_side_px,
+        longest_side_px=config.longest_side_px,
+        keep_empty=config.keep_empty or not train,
+        horizontal_flip=horizontal_flip,
+        vertical_flip=vertical_flip,
+    )

@@ -1,0 +1,320 @@
+"""Train a detector through Lightning, and score it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from backbone.optimization import build_optimizer, warmup_cosine
+from backbone.pretrain import describe_backbone_source
+from backbone.provenance import Provenance, fingerprint_folder, read_record, recorded_key
+from backbone.specs import build_backbone
+from backbone.trainer import (
+    Stopwatch,
+    build_trainer,
+    expected_warnings_hidden,
+    local_processes,
+    resume_point,
+)
+from backbone.weights import read_about
+from detection.config import DetectorRecipe, TrainDetectorConfig
+from detection.data import CocoDataset, DetectionBatch, collate, load_split
+from detection.detector import Detector, build_detector
+from detection.evaluation import CocoMetrics
+from detection.inference import evaluate_detector, write_evaluation
+from detection.weights import DetectorInfo, load_detector, save_detector
+
+EVALUATION_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorResult:
+    """Where the detector is and how good it is."""
+
+    path: Path
+    """``detector.safetensors``; ``results.json`` and ``metrics.json`` lie beside it."""
+    metrics: CocoMetrics
+    """On the validation images."""
+    seconds: float
+    """Wall-clock time of training and evaluation; of the run that did it if this one skipped."""
+    skipped: bool
+    """Whether all was already there, made from the same things."""
+
+
+def train_detector(
+    config: TrainDetectorConfig,
+    out_dir: Path,
+    *,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[Callback] = (),
+) -> DetectorResult:
+    """Train a detector, evaluate it and write what came out into ``out_dir``.
+
+    What is finished and was made from the same things is kept; an unfinished training goes on from
+    its last checkpoint. Under torchrun all processes train together.
+
+    Raises:
+        FileNotFoundError: if the spec's file or the data are missing.
+        ValueError: if the spec names nothing, or annotations or an image are wrong.
+        ImportError: if the engine is not installed.
+        FloatingPointError: if the loss is not finite; the message names step and images.
+    """
+    recipe = config.recipe
+    train = load_split(
+        config.data,
+        "train",
+        horizontal_flip=recipe.horizontal_flip,
+        vertical_flip=recipe.vertical_flip,
+    )
+    val = load_split(config.data, "val")
+    if train.annotations.categories != val.annotations.categories:
+        raise ValueError(
+            f"{train.annotations.path} and {val.annotations.path} declare different categories"
+        )
+    provenance = _provenance(config, train, val)
+    path = out_dir / "detector.safetensors"
+    metrics_path = out_dir / "metrics.json"
+    trained = _is_current(path, provenance)
+    record = read_record(metrics_path)
+    if trained and recorded_key(record) == provenance.key:
+        return DetectorResult(path, CocoMetrics.from_dict(record), record["seconds"], skipped=True)
+
+    if not trained:
+        _train(config, train, path, provenance, loggers=loggers, callbacks=callbacks)
+    # Read back what was written: the score is that of the file, and every process has its weights.
+    detector, info = load_detector(path)
+    evaluation = evaluate_detector(
+        detector,
+        val,
+        category_ids=info.category_ids,
+        batch_size=EVALUATION_BATCH,
+        device=_device(config.accelerator),
+    )
+    seconds = read_about(path)["training_seconds"] + evaluation.seconds
+    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        write_evaluation(
+            out_dir, evaluation, provenance=provenance.to_dict(), extra={"seconds": seconds}
+        )
+    return DetectorResult(path, evaluation.metrics, seconds, skipped=False)
+
+
+def _train(
+    config: TrainDetectorConfig,
+    train: CocoDataset,
+    path: Path,
+    provenance: Provenance,
+    *,
+    loggers: Sequence[Logger],
+    callbacks: Sequence[Callback],
+) -> None:
+    L.seed_everything(config.seed, verbose=False)
+    annotations, recipe = train.annotations, config.recipe
+    backbone = build_backbone(config.backbone, pretrained=config.pretrained, norm=config.norm)
+    detector = build_detector(
+        backbone, num_classes=len(annotations.categories), config=config.detector
+    )
+    module = DetectorModule(detector, recipe)
+    steps = min(recipe.checkpoint_every, recipe.iterations)
+    checkpoint = path.parent / f"{provenance.key[:12]}-last.ckpt"
+    trainer = build_trainer(
+        max_epochs=math.ceil(recipe.iterations / steps),
+        max_steps=recipe.iterations,
+        precision=config.precision,
+        accelerator=config.accelerator,
+        gradient_clip=recipe.gradient_clip,
+        loggers=loggers,
+        callbacks=[*callbacks, resume_point(checkpoint)],
+        root=path.parent,
+        distributed_sampler=False,
+    )
+    sampler = IterationSampler(
+        len(train),
+        items_per_epoch=steps * recipe.batch_size,
+        seed=config.seed,
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
+    )
+    loader = DataLoader(
+        train,
+        batch_size=recipe.batch_size,
+        sampler=sampler,
+        collate_fn=collate,
+        num_workers=config.num_workers,
+        persistent_workers=config.num_workers > 0,
+    )
+    with expected_warnings_hidden():
+        trainer.fit(
+            module,
+            loader,
+            ckpt_path=str(checkpoint) if checkpoint.is_file() else None,
+            weights_only=True,
+        )
+    if trainer.is_global_zero:
+        info = DetectorInfo(
+            config=config.detector,
+            class_names=annotations.class_names,
+            category_ids=annotations.category_ids,
+            shortest_side_px=config.data.shortest_side_px,
+            longest_side_px=config.data.longest_side_px,
+        )
+        save_detector(
+            path,
+            detector,
+            info,
+            provenance=provenance.to_dict(),
+            training_seconds=module.seconds,
+        )
+        checkpoint.unlink(missing_ok=True)
+    trainer.strategy.barrier()
+
+
+class DetectorModule(L.LightningModule):
+    """Minimize the sum of a detector's losses."""
+
+    def __init__(self, detector: Detector, recipe: DetectorRecipe) -> None:
+        super().__init__()
+        self.detector = detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.recipe = recipe
+        self.seconds = 0.0
+        """Wall-clock time of the training, over all its runs."""
+        self._stopwatch = Stopwatch()
+
+    def training_step(self, batch: DetectionBatch, index: int) -> Tensor:
+        losses = self.detector.losses(batch.images, batch.targets)
+        total = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(total):
+            parts = {name: float(loss) for name, loss in losses.items()}
+            raise FloatingPointError(
+                f"loss is {total.item()} at step {self.global_step} "
+                f"on images {batch.image_ids}: {parts}"
+            )
+        self.log("loss", total, prog_bar=True, batch_size=len(batch))
+        self.log_dict(losses, batch_size=len(batch))
+        return total
+
+    def transfer_batch_to_device(
+        self, batch: DetectionBatch, device: torch.device, dataloader_idx: int
+    ) -> DetectionBatch:
+        return batch.to(device)
+
+    def on_train_start(self) -> None:
+        self._stopwatch.lap()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.seconds += self._stopwatch.lap()
+
+    def configure_optimizers(self) -> Any:
+        recipe = self.recipe
+        optimizer = build_optimizer(
+            [
+                (self.detector.backbone, recipe.learning_rate * recipe.backbone_rate),
+                (self.detector, recipe.learning_rate),
+            ],
+            name=recipe.optimizer,
+            weight_decay=recipe.weight_decay,
+        )
+        schedule = warmup_cosine(
+            optimizer, warmup=recipe.warmup_iterations, total=recipe.iterations
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["seconds"] = self.seconds
+        checkpoint["random_state"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.seconds = checkpoint["seconds"]
+        torch.set_rng_state(checkpoint["random_state"])
+
+
+class IterationSampler(Sampler[int]):
+    """An endless shuffle of a data set, cut into epochs of equal length for each process.
+
+    Every pass over the images is a new permutation that depends on the seed alone, so a training
+    that goes on in the middle sees the images that it would have seen.
+
+    Args:
+        num_images: size of the data set.
+        items_per_epoch: images per epoch and process.
+        seed: of the permutations.
+        rank: this process's number.
+        world_size: how many processes share the stream.
+    """
+
+    def __init__(
+        self, num_images: int, *, items_per_epoch: int, seed: int, rank: int, world_size: int
+    ) -> None:
+        self._num_images, self._items = num_images, items_per_epoch
+        self._seed, self._rank, self._world_size = seed, rank, world_size
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration gives; Lightning calls this."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._items
+
+    def __iter__(self) -> Iterator[int]:
+        first = self._epoch * self._items
+        permutation, current = torch.empty(0), -1
+        for item in range(first, first + self._items):
+            place = item * self._world_size + self._rank
+            if place // self._num_images != current:
+                current = place // self._num_images
+                generator = torch.Generator().manual_seed(self._seed + 1_000_003 * current)
+                permutation = torch.randperm(self._num_images, generator=generator)
+            yield int(permutation[place % self._num_images])
+
+
+def _provenance(config: TrainDetectorConfig, train: CocoDataset, val: CocoDataset) -> Provenance:
+    data = config.data
+    return Provenance(
+        stage="detector",
+        arguments={
+            "detector": config.detector,
+            "recipe": config.recipe,
+            "sides_px": [data.shortest_side_px, data.longest_side_px],
+            "bad_boxes": data.bad_boxes,
+            "keep_empty": data.keep_empty,
+            "pretrained": config.pretrained,
+            "norm": config.norm,
+            "seed": config.seed,
+            "precision": config.precision,
+            "processes": local_processes(),
+        },
+        inputs={"backbone": describe_backbone_source(config.backbone)},
+        data={
+            f"{name}_{part}": fingerprint
+            for name, split in (("train", train), ("val", val))
+            for part, fingerprint in (
+                ("annotations", split.annotations.fingerprint),
+                ("images", fingerprint_folder(split.image_root)),
+            )
+        },
+    )
+
+
+def _is_current(path: Path, provenance: Provenance) -> bool:
+    try:
+        return recorded_key(read_about(path, kind="detector")) == provenance.key
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _device(accelerator: str) -> torch.device:
+    wants_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return torch.device("cuda" if wants_cuda else "cpu")

@@ -1,0 +1,84 @@
+"""A trained detector as one file that says how to build it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from backbone.specs import rebuild_backbone
+from backbone.weights import load_tensors, read_weights, save_weights
+from detection.config import (
+    DetectorConfig,
+    Detectron2DetectorConfig,
+    TorchvisionDetectorConfig,
+)
+from detection.detector import Detector, build_detector
+
+ENGINES: Mapping[str, type[DetectorConfig]] = {
+    "torchvision": TorchvisionDetectorConfig,
+    "detectron2": Detectron2DetectorConfig,
+}
+"""Name of an engine in a file -> the config that chooses it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorInfo:
+    """What one needs to know to use a detector, beside its weights."""
+
+    config: DetectorConfig
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    """COCO's category id of each class."""
+    shortest_side_px: int
+    """Images are resized as in training; see ``detection.data.resize_image``."""
+    longest_side_px: int
+
+
+def save_detector(
+    path: str | Path,
+    detector: Detector,
+    info: DetectorInfo,
+    *,
+    provenance: Mapping[str, Any],
+    training_seconds: float,
+) -> None:
+    """Write ``detector.safetensors``, whole or not at all."""
+    engine = next(name for name, kind in ENGINES.items() if isinstance(info.config, kind))
+    about = {
+        "kind": "detector",
+        "backbone": detector.backbone.description,
+        "levels": list(detector.backbone.out),
+        "engine": engine,
+        "detector": asdict(info.config),
+        "class_names": list(info.class_names),
+        "category_ids": list(info.category_ids),
+        "shortest_side_px": info.shortest_side_px,
+        "longest_side_px": info.longest_side_px,
+        "training_seconds": training_seconds,
+        "provenance": dict(provenance),
+    }
+    save_weights(path, detector.state_dict(), about)
+
+
+def load_detector(path: str | Path) -> tuple[Detector, DetectorInfo]:
+    """Build a trained detector, in evaluation mode on the CPU.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, holds something else, or does not fit its description.
+        ImportError: if it was trained with detectron2 and that is not installed.
+    """
+    tensors, about = read_weights(path, kind="detector")
+    info = DetectorInfo(
+        config=ENGINES[about["engine"]](**about["detector"]),
+        class_names=tuple(about["class_names"]),
+        category_ids=tuple(about["category_ids"]),
+        shortest_side_px=about["shortest_side_px"],
+        longest_side_px=about["longest_side_px"],
+    )
+    backbone = rebuild_backbone(about["backbone"], out=about["levels"])
+    detector = build_detector(backbone, num_classes=len(info.class_names), config=info.config)
+    load_tensors(detector, tensors, source=path)
+    return detector.eval(), info

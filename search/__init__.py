@@ -1,0 +1,1 @@
+"""Find the genotype with the highest reward."""

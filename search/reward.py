@@ -1,0 +1,105 @@
+"""What a search maximizes: a protocol, and the paper's reward, a proxy training's accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from backbone.genotype import Genotype
+from backbone.images import load_image_set
+from backbone.provenance import plain
+from search.config import ProxyConfig
+from search.proxy import ImageTensors, choose_device, load_tensors, split_indices, train_proxy
+
+ReportStep = Callable[[int, float], None]
+"""Called with a step, from 1, and the reward so far."""
+
+
+class Reward(Protocol):
+    """Says how good a genotype is: at least 0, higher is better.
+
+    The same genotype and seed should give the same reward. A genotype that cannot be rewarded
+    raises ``ArithmeticError`` (it diverged), ``MemoryError`` or ``RuntimeError`` (which torch
+    raises when memory runs out): its trial is recorded as failed and the search goes on. Any
+    other exception ends the search.
+    """
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """What decides the reward, as JSON's types; data sets apart."""
+
+    @property
+    def data(self) -> Mapping[str, str]:
+        """Name of a data set -> fingerprint."""
+
+    def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
+        """Return the reward of a genotype."""
+
+
+@dataclass(frozen=True)
+class ProxyAccuracy:
+    """Validation accuracy, 0 to 1, of a small network of the cells after a short training.
+
+    Images are decoded at the first call and then kept on the device.
+
+    Raises:
+        FileNotFoundError: if the data are missing.
+        ValueError: if training and validation images have different classes.
+    """
+
+    config: ProxyConfig
+
+    def __post_init__(self) -> None:
+        train, val = self._sets
+        if train.classes != val.classes:
+            raise ValueError(
+                f"{self.config.data_root}: train has the classes {train.classes}, val {val.classes}"
+            )
+        if self.config.held_out_images >= len(train):
+            raise ValueError(
+                f"held_out_images is {self.config.held_out_images}, but {self.config.data_root} "
+                f"has only {len(train)} training images"
+            )
+
+    @cached_property
+    def _sets(self) -> tuple[Any, Any]:
+        root, download = self.config.data_root, self.config.download
+        train = load_image_set(root, "train", download=download)
+        held_out = self.config.held_out_images > 0
+        return train, train if held_out else load_image_set(root, "val", download=download)
+
+    @cached_property
+    def _tensors(self) -> tuple[ImageTensors, ImageTensors]:
+        config = self.config
+        train, val = self._sets
+        if config.held_out_images:
+            val_indices, train_indices = split_indices(len(train), config.held_out_images)
+        else:
+            train_indices, val_indices = split_indices(len(train), 0)[1], range(len(val))
+            val_indices = split_indices(len(val), 0)[1]
+        device = choose_device(config.device)
+        return (
+            load_tensors(train, train_indices, limit=config.max_train_images, device=device),
+            load_tensors(val, val_indices, limit=config.max_val_images, device=device),
+        )
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The config without where the data lie, which their fingerprints tell better."""
+        arguments = plain(self.config)
+        for name in ("data_root", "download", "device"):
+            del arguments[name]
+        return {"reward": "proxy_accuracy", "proxy": arguments}
+
+    @property
+    def data(self) -> Mapping[str, str]:
+        train, val = self._sets
+        return {"train": train.fingerprint, "val": val.fingerprint}
+
+    def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
+        train, val = self._tensors
+        accuracy = train_proxy(genotype, train, val, config=self.config, seed=seed)
+        report(self.config.epochs, accuracy)
+        return accuracy

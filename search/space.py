@@ -1,0 +1,159 @@
+"""The legal choices of a search, and genotypes as sequences of decisions (paper, section 3).
+
+A block is five decisions, in the paper's order: its first hidden state, its second, the operation
+on the first, the operation on the second, and how the results are combined. The normal cell's
+blocks come first, then the reduction cell's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from backbone.genotype import (
+    COMBINATIONS,
+    NUM_INPUTS,
+    OPERATION_NAMES,
+    Block,
+    CellSpec,
+    Edge,
+    Genotype,
+)
+from search.config import SpaceConfig
+
+CELL_KINDS = ("normal", "reduction")
+DECISIONS_PER_BLOCK = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One decision that has to be made: an option's number, 0 to ``num_options - 1``."""
+
+    name: str
+    """Such as ``normal_2_left_source``; blocks are counted from 0."""
+    kind: str
+    """``source``, ``operation`` or ``combination``: decisions of one kind share their options."""
+    num_options: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSpace:
+    """All genotypes of two cells of ``num_blocks`` blocks.
+
+    Raises:
+        ValueError: if the space is empty, or names an operation or combination that there is not.
+    """
+
+    operations: tuple[str, ...] = OPERATION_NAMES
+    num_blocks: int = 5
+    combinations: tuple[str, ...] = COMBINATIONS
+    choices: tuple[Choice, ...] = field(init=False, repr=False, compare=False)
+    """Every decision of a genotype, in order."""
+
+    def __post_init__(self) -> None:
+        if self.num_blocks < 1:
+            raise ValueError(f"a cell needs at least 1 block, not {self.num_blocks}")
+        for what, chosen, known in (
+            ("operation", self.operations, OPERATION_NAMES),
+            ("combination", self.combinations, COMBINATIONS),
+        ):
+            if not chosen:
+                raise ValueError(f"a space needs at least one {what} of {known}")
+            if len(set(chosen)) != len(chosen):
+                raise ValueError(f"the space names an {what} twice: {list(chosen)}")
+            for name in chosen:
+                if name not in known:
+                    raise ValueError(f"unknown {what} {name!r} in the space; choose from {known}")
+        object.__setattr__(self, "choices", tuple(self._list_choices()))
+
+    def _list_choices(self) -> Iterator[Choice]:
+        for cell in CELL_KINDS:
+            for block in range(self.num_blocks):
+                prefix = f"{cell}_{block}"
+                for side in ("left", "right"):
+                    yield Choice(f"{prefix}_{side}_source", "source", NUM_INPUTS + block)
+                for side in ("left", "right"):
+                    yield Choice(f"{prefix}_{side}_operation", "operation", len(self.operations))
+                yield Choice(f"{prefix}_combination", "combination", len(self.combinations))
+
+    def to_genotype(self, decisions: Sequence[int]) -> Genotype:
+        """Return the genotype that a sequence of option numbers, one per choice, describes.
+
+        Raises:
+            ValueError: if there are too few or too many, or one is out of its range.
+        """
+        if len(decisions) != len(self.choices):
+            raise ValueError(
+                f"a genotype of this space is {len(self.choices)} decisions, not {len(decisions)}"
+            )
+        for choice, decision in zip(self.choices, decisions, strict=True):
+            if not 0 <= decision < choice.num_options:
+                raise ValueError(
+                    f"decision {choice.name} must be 0 to {choice.num_options - 1}, not {decision}"
+                )
+        blocks = [
+            self._block(decisions[start : start + DECISIONS_PER_BLOCK])
+            for start in range(0, len(decisions), DECISIONS_PER_BLOCK)
+        ]
+        return Genotype(
+            CellSpec.from_blocks(blocks[: self.num_blocks]),
+            CellSpec.from_blocks(blocks[self.num_blocks :]),
+        )
+
+    def _block(self, decisions: Sequence[int]) -> Block:
+        left_source, right_source, left_operation, right_operation, combination = decisions
+        return Block(
+            Edge(self.operations[left_operation], left_source),
+            Edge(self.operations[right_operation], right_source),
+            self.combinations[combination],
+        )
+
+    def to_decisions(self, genotype: Genotype) -> tuple[int, ...]:
+        """Return the decisions that lead to a genotype; ``to_genotype`` inverts this.
+
+        Raises:
+            ValueError: if the genotype is not in this space.
+        """
+        decisions: list[int] = []
+        for kind, cell in zip(CELL_KINDS, (genotype.normal, genotype.reduction), strict=True):
+            if len(cell.blocks) != self.num_blocks:
+                raise ValueError(
+                    f"the {kind} cell has {len(cell.blocks)} blocks; this space has cells of "
+                    f"{self.num_blocks}"
+                )
+            if cell.concat != CellSpec.from_blocks(cell.blocks).concat:
+                raise ValueError(
+                    f"the {kind} cell concatenates {list(cell.concat)}; in this space a cell "
+                    "concatenates the blocks that no block reads"
+                )
+            for block in cell.blocks:
+                decisions += (block.left.source, block.right.source)
+                decisions += (
+                    _index(self.operations, edge.operation) for edge in (block.left, block.right)
+                )
+                decisions.append(_index(self.combinations, block.combine))
+        return tuple(decisions)
+
+    def sample(self, generator: torch.Generator) -> tuple[int, ...]:
+        """Draw every decision uniformly and independently."""
+        return tuple(
+            int(torch.randint(choice.num_options, (), generator=generator))
+            for choice in self.choices
+        )
+
+
+def build_space(config: SpaceConfig) -> SearchSpace:
+    """Build the space that a config describes; raises as ``SearchSpace``."""
+    return SearchSpace(
+        operations=tuple(config.operations),
+        num_blocks=config.num_blocks,
+        combinations=tuple(config.combinations),
+    )
+
+
+def _index(names: Sequence[str], name: str) -> int:
+    if name not in names:
+        raise ValueError(f"{name!r} is not in this space, which has {list(names)}")
+    return names.index(name)

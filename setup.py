@@ -1,0 +1,43 @@
+"""Packaging. The import names are the folder names; tools/ and conf/ are used from a checkout."""
+
+from setuptools import setup
+
+setup(
+    name="nasdet",
+    version="0.1.0",
+    description="Object detection on searched backbones: cells, pretraining, Faster R-CNN, mAP",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=["backbone", "search", "detection"],
+    # Makes an editable install a plain .pth file, which type checkers and editors can follow.
+    package_dir={"": "."},
+    install_requires=[
+        "torch>=2.8",
+        "torchvision>=0.23",
+        "lightning>=2.6",
+        "timm>=1.0.20",
+        "optuna>=5",
+        "safetensors>=0.5",
+        "pycocotools>=2.0.8",
+        "hydra-core>=1.3.2",
+        "omegaconf>=2.3,<2.4",
+        "matplotlib>=3.9",
+        "numpy>=1.26",
+        "pillow>=10.4",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "wandb": ["wandb>=0.19"],
+        "detectron2": ["detectron2"],
+        "dev": [
+            "wandb>=0.19",
+            "hypothesis>=6.100",
+            "import-linter>=2",
+            "mypy>=1.15",
+            "pytest>=8.3",
+            "pytest-cov>=5",
+            "pytest-timeout>=2.3",
+            "ruff>=0.11",
+        ],
+    },
+)

@@ -1,0 +1,147 @@
+"""What every tool does around its one job: plain errors, run folder, loggers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
+"""What a user can get wrong, or a machine; anything else is a bug and shows its traceback."""
+
+
+@dataclass(kw_only=True, slots=True)
+class LoggerConfig:
+    """Where figures are logged. The subclass says; this one logs nowhere."""
+
+
+@dataclass(kw_only=True, slots=True)
+class CsvLoggerConfig(LoggerConfig):
+    """Log to ``log/metrics.csv`` in the run's folder."""
+
+
+@dataclass(kw_only=True, slots=True)
+class WandbLoggerConfig(LoggerConfig):
+    """Log to Weights & Biases."""
+
+    project: str = "nasdet"
+    """Name of the project there."""
+    mode: str = "auto"
+    """``online``, ``offline`` (to a folder, for ``wandb sync``), or ``auto``: online if an account
+    is set up on this machine."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("auto", "online", "offline"):
+            raise ValueError(f"unknown mode {self.mode!r}; choose auto, online or offline")
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Say what the user got wrong in one sentence and exit with 1.
+
+    ``HYDRA_FULL_ERROR=1`` shows the traceback instead.
+    """
+    try:
+        yield
+    except USER_ERRORS as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        # An OSError's own text starts with its number, which tells a user nothing.
+        text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        filename = getattr(error, "filename", None)
+        if filename and str(filename) not in text:
+            text = f"{text}: {filename}"
+        print(f"error: {' '.join(text.split())}", file=sys.stderr)
+        sys.exit(1)
+
+
+def start_run(config: DictConfig) -> tuple[Any, Path]:
+    """Return the typed config and the run's folder, which then holds ``config.yaml``.
+
+    With ``--multirun`` every job has a numbered folder of its own.
+    """
+    from backbone.artifacts import write_text
+
+    settings = OmegaConf.to_object(config)
+    out = Path(settings.out)  # type: ignore[union-attr]
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:
+        out /= str(hydra.job.num)
+        settings.out = str(out)  # type: ignore[union-attr]
+    if int(os.environ.get("RANK", "0")) == 0:
+        write_text(out / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Both libraries announce changes of their own that a user can do nothing about.
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    return settings, out
+
+
+def build_loggers(
+    config: LoggerConfig, out: Path, *, settings: DictConfig | None = None
+) -> Sequence[Logger]:
+    """Make the loggers that a config asks for; only the first process logs."""
+    match config:
+        case WandbLoggerConfig():
+            logger = _wandb_logger(config, out)
+        case CsvLoggerConfig():
+            from lightning.pytorch.loggers import CSVLogger
+
+            logger = CSVLogger(save_dir=out, name="", version="log")
+        case _:
+            return ()
+    if settings is not None:
+        logger.log_hyperparams(OmegaConf.to_container(settings, resolve=True))  # type: ignore[arg-type]
+    return (logger,)
+
+
+def log_images(loggers: Sequence[Logger], name: str, paths: Sequence[Path]) -> None:
+    """Show picture files wherever pictures can be logged."""
+    for logger in loggers:
+        if hasattr(logger, "log_image"):
+            logger.log_image(name, [str(path) for path in paths])
+
+
+def finish_loggers(loggers: Sequence[Logger]) -> None:
+    """Write what is still held back."""
+    for logger in loggers:
+        logger.save()
+        logger.finalize("success")
+        if type(logger).__name__ == "WandbLogger":
+            logger.experiment.finish()
+
+
+def _wandb_logger(config: WandbLoggerConfig, out: Path) -> Logger:
+    try:
+        metadata.version("wandb")
+    except metadata.PackageNotFoundError:
+        raise ImportError(
+            "logger=wandb needs the package wandb; install it with: pip install wandb"
+        ) from None
+    from lightning.pytorch.loggers import WandbLogger
+
+    offline = config.mode == "offline" or (config.mode == "auto" and not _has_wandb_account())
+    return WandbLogger(project=config.project, save_dir=out, offline=offline)
+
+
+def _has_wandb_account() -> bool:
+    if os.environ.get("WANDB_MODE"):
+        return os.environ["WANDB_MODE"] == "online"
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    netrc = Path.home() / ".netrc"
+    return netrc.is_file() and "api.wandb.ai" in netrc.read_text(errors="replace")

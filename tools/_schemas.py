@@ -1,0 +1,174 @@
+"""Register every config dataclass with Hydra, so that each YAML is checked against it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hydra.core.config_store import ConfigStore
+
+from _run import CsvLoggerConfig, LoggerConfig, WandbLoggerConfig
+from _shapes import ShapesConfig
+from backbone.config import PretrainConfig
+from detection.config import (
+    Detectron2DetectorConfig,
+    TorchvisionDetectorConfig,
+    TrainDetectorConfig,
+)
+from search.config import ControllerConfig, ProxyConfig, RandomConfig, SearchConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class MakeShapes:
+    """What ``make_shapes`` takes."""
+
+    out: str
+    """The folder to write; it becomes the data root of the other tools."""
+    shapes: ShapesConfig = field(default_factory=ShapesConfig)
+    """How much to make."""
+
+
+@dataclass(kw_only=True, slots=True)
+class SearchCells(SearchConfig):
+    """What ``search_cells`` takes."""
+
+    out: str
+    """The run's folder."""
+    reward: ProxyConfig
+    """The proxy training that rewards a genotype."""
+    logger: LoggerConfig
+    """Where figures are logged."""
+
+
+@dataclass(kw_only=True, slots=True)
+class PretrainBackbone(PretrainConfig):
+    """What ``pretrain_backbone`` takes."""
+
+    out: str
+    """The run's folder."""
+    logger: LoggerConfig
+    """Where figures are logged."""
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainDetector(TrainDetectorConfig):
+    """What ``train_detector`` takes."""
+
+    out: str
+    """The run's folder."""
+    logger: LoggerConfig
+    """Where figures are logged."""
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluateDetector:
+    """What ``evaluate_detector`` takes."""
+
+    out: str
+    """The folder for ``results.json`` and ``metrics.json``."""
+    annotations: str
+    """COCO JSON with the truth."""
+    detector: str = ""
+    """A ``detector.safetensors`` to run on ``images``; or give ``results``."""
+    images: str = ""
+    """Folder of the images."""
+    results: str = ""
+    """Detections in COCO's results format, of any program, to score instead."""
+    batch_size: int = 8
+    """Images at a time."""
+    bad_boxes: str = "error"
+    """What to do about boxes without area or outside their image: ``error`` or ``drop``."""
+
+    def __post_init__(self) -> None:
+        if bool(self.detector) == bool(self.results):
+            raise ValueError("give either detector=... (and images=...) or results=...")
+        if self.detector and not self.images:
+            raise ValueError("detector=... needs images=..., the folder of the images")
+
+
+@dataclass(kw_only=True, slots=True)
+class Predict:
+    """What ``predict`` takes."""
+
+    out: str
+    """The folder for the drawn images and ``predictions.json``."""
+    detector: str
+    """A ``detector.safetensors``."""
+    images: str
+    """An image, a folder of images, or a glob in quotes."""
+    score_threshold: float = 0.5
+    """Detections below this score are neither drawn nor written, 0 to 1."""
+
+
+@dataclass(kw_only=True, slots=True)
+class CompareBackbones:
+    """What ``compare_backbones`` takes."""
+
+    out: str
+    """The run's folder; each backbone has one of its own in it."""
+    backbones: list[str]
+    """Backbone specs; ``.safetensors`` files come with their weights."""
+    training: TrainDetectorConfig
+    """The detector training, the same for all; its ``backbone`` is filled in."""
+    side_px: int
+    """Side of the square image for which multiply-adds are counted."""
+    logger: LoggerConfig
+    """Where figures are logged."""
+
+    def __post_init__(self) -> None:
+        if not self.backbones:
+            raise ValueError("backbones needs at least one spec")
+
+
+@dataclass(kw_only=True, slots=True)
+class RunPipeline:
+    """What ``run_pipeline`` takes: the arguments of every stage of the road."""
+
+    out: str
+    """The run's folder; each stage has one of its own in it."""
+    search: SearchConfig
+    """The search for cells."""
+    reward: ProxyConfig
+    """The proxy training that rewards a genotype."""
+    num_cells: int
+    """N of the backbone that is built from the cells."""
+    first_filters: int
+    """Filters of its first stack's cells, a multiple of 4; decides F."""
+    rivals: list[str]
+    """Specs of human-designed backbones; the one whose multiply-adds come nearest is trained in
+    the same way for comparison. Empty: none."""
+    pretrain: PretrainConfig
+    """The pretraining; its ``backbone`` is filled in."""
+    training: TrainDetectorConfig
+    """The detector training; its ``backbone`` is filled in."""
+    logger: LoggerConfig
+    """Where figures are logged."""
+    demonstration: ShapesConfig | None = None
+    """If given, demonstration data are made first, in ``demonstration_root``."""
+    demonstration_root: str = "data/shapes"
+    """Where; the stages' data roots lie below it."""
+
+
+def register_schemas() -> None:
+    """Make the dataclasses known to Hydra."""
+    store = ConfigStore.instance().store
+    for name, schema in {
+        "make_shapes_schema": MakeShapes,
+        "search_cells_schema": SearchCells,
+        "pretrain_backbone_schema": PretrainBackbone,
+        "train_detector_schema": TrainDetector,
+        "evaluate_detector_schema": EvaluateDetector,
+        "predict_schema": Predict,
+        "compare_backbones_schema": CompareBackbones,
+        "run_pipeline_schema": RunPipeline,
+    }.items():
+        store(name=name, node=schema)
+    for group, name, choice in (
+        ("detector", "torchvision_schema", TorchvisionDetectorConfig),
+        ("detector", "detectron2_schema", Detectron2DetectorConfig),
+        ("strategy", "random_schema", RandomConfig),
+        ("strategy", "controller_schema", ControllerConfig),
+        ("logger", "none_schema", LoggerConfig),
+        ("logger", "csv_schema", CsvLoggerConfig),
+        ("logger", "wandb_schema", WandbLoggerConfig),
+    ):
+        store(group=group, name=name, node=choice)

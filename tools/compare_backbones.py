@@ -1,0 +1,69 @@
+"""Train the same detector on several backbones; one table.
+
+python tools/compare_backbones.py                                   # demonstration data
+python tools/compare_backbones.py \
+    'backbones=[runs/pretrain/backbone.safetensors,timm:lcnet_050]'
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from _run import build_loggers, finish_loggers, plain_errors, start_run
+from _schemas import CompareBackbones, register_schemas
+
+
+@hydra.main(version_base=None, config_path="../conf", config_name="compare_backbones")
+def main(config: DictConfig) -> None:
+    with plain_errors():
+        settings, out = start_run(config)
+        compare_backbones(settings, out)
+
+
+def compare_backbones(settings: CompareBackbones, out: Path) -> None:
+    from backbone.artifacts import write_json
+    from backbone.cost import measure_cost
+    from backbone.specs import build_backbone
+    from detection.comparison import Contestant, comparison_rows, text_table
+    from detection.report import Table, write_report
+    from detection.training import train_detector
+
+    # A typing error in the last spec should not show after hours of training the first.
+    costs = {
+        spec: measure_cost(build_backbone(spec), side_px=settings.side_px)
+        for spec in settings.backbones
+    }
+    contestants = []
+    for number, (spec, cost) in enumerate(costs.items()):
+        folder = out / f"{number}-{re.sub(r'[^A-Za-z0-9]+', '-', spec)[-40:]}"
+        loggers = build_loggers(settings.logger, folder)
+        result = train_detector(replace(settings.training, backbone=spec), folder, loggers=loggers)
+        finish_loggers(loggers)
+        contestants.append(
+            Contestant(
+                name=spec,
+                parameters=cost.parameters,
+                mult_adds=cost.mult_adds,
+                metrics=result.metrics,
+                seconds={"detector": result.seconds},
+            )
+        )
+    head, rows = comparison_rows(contestants)
+    write_json(out / "comparison.json", [c.to_dict() for c in contestants])
+    write_report(
+        out / "report.html",
+        title="Backbones compared",
+        lead="The same detector training on each backbone.",
+        parts=[Table("Comparison", head, rows, "AP in percent on the validation images.")],
+    )
+    print(f"\n{text_table(head, rows)}\n\nreport: {out / 'report.html'}")
+
+
+if __name__ == "__main__":
+    register_schemas()
+    main()

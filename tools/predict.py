@@ -1,0 +1,33 @@
+"""Detect objects in images; write drawn images and JSON.
+
+python tools/predict.py detector=runs/detector/detector.safetensors \
+    images=data/shapes/detection/val
+python tools/predict.py detector=runs/detector/detector.safetensors images='photos/*.jpg' \
+    score_threshold=0.3
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from _run import plain_errors, start_run
+from _schemas import register_schemas
+
+
+@hydra.main(version_base=None, config_path="../conf", config_name="predict")
+def main(config: DictConfig) -> None:
+    with plain_errors():
+        from detection.predict import find_images, predict_images
+        from detection.weights import load_detector
+
+        settings, out = start_run(config)
+        paths = find_images(settings.images)
+        detector, info = load_detector(settings.detector)
+        written = predict_images(
+            detector, info, paths, out, score_threshold=settings.score_threshold
+        )
+        print(f"{len(paths)} images: {written}")
+
+
+if __name__ == "__main__":
+    register_schemas()
+    main()

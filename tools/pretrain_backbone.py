@@ -1,0 +1,32 @@
+"""Pretrain a backbone as a classifier on an image folder, CIFAR-10 or ImageNet.
+
+python tools/pretrain_backbone.py                                       # demonstration data
+python tools/pretrain_backbone.py backbone=runs/search/cells.json:2@384
+python tools/pretrain_backbone.py data_root=/data/imagenet recipe=classifier_imagenet \
+    backbone=nasnet_a:4@1056 num_workers=8
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from _run import build_loggers, finish_loggers, plain_errors, start_run
+from _schemas import register_schemas
+
+
+@hydra.main(version_base=None, config_path="../conf", config_name="pretrain_backbone")
+def main(config: DictConfig) -> None:
+    with plain_errors():
+        from backbone.pretrain import pretrain_backbone
+
+        settings, out = start_run(config)
+        loggers = build_loggers(settings.logger, out, settings=config)
+        result = pretrain_backbone(settings, out, loggers=loggers)
+        finish_loggers(loggers)
+        state = "already there" if result.skipped else f"{result.seconds:.0f} s"
+        print(f"accuracy {100 * result.accuracy:.1f} %  ({state})")
+        print(f"backbone: {result.path}")
+
+
+if __name__ == "__main__":
+    register_schemas()
+    main()

@@ -1,0 +1,174 @@
+"""Go the whole road: search cells, pretrain a backbone, train a detector, evaluate, compare.
+
+python tools/run_pipeline.py experiment=quickstart     # what `make quickstart` runs
+python tools/run_pipeline.py search.num_trials=200 pretrain.data_root=/data/imagenet \
+    training.data.root=/data/coco
+
+Every stage that is already done, with the same arguments on the same data, is skipped; one that
+was interrupted goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from omegaconf import DictConfig
+
+from _run import build_loggers, finish_loggers, log_images, plain_errors, start_run
+from _schemas import RunPipeline, register_schemas
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+    from detection.comparison import Contestant
+
+
+@hydra.main(version_base=None, config_path="../conf", config_name="run_pipeline")
+def main(config: DictConfig) -> None:
+    with plain_errors():
+        settings, out = start_run(config)
+        loggers = build_loggers(settings.logger, out, settings=config)
+        run_pipeline(settings, out, loggers)
+        finish_loggers(loggers)
+
+
+def run_pipeline(settings: RunPipeline, out: Path, loggers: Sequence[Logger]) -> None:
+    start = time.monotonic()
+    if settings.demonstration is not None:
+        _make_data(settings)
+    cells, search_seconds = _search(settings, out / "search", loggers)
+
+    from backbone.cost import measure_cost
+    from backbone.genotype import Genotype
+    from backbone.network import penultimate_filters
+    from backbone.specs import build_backbone
+
+    filters = penultimate_filters(Genotype.load(cells), settings.first_filters)
+    spec = f"{cells}:{settings.num_cells}@{filters}"
+    side = settings.training.data.shortest_side_px
+    own = _train(settings, "searched", spec, out / "searched", loggers)
+    own.seconds["search"] = search_seconds
+    contestants = [own]
+    if settings.rivals:
+        wanted = own.mult_adds
+        rival = min(
+            settings.rivals,
+            key=lambda s: abs(measure_cost(build_backbone(s), side_px=side).mult_adds - wanted),
+        )
+        contestants.append(_train(settings, rival, rival, out / "rival", loggers))
+    _report(settings, out, contestants, loggers)
+    print(f"report: {out / 'report.html'}  (this run took {time.monotonic() - start:.0f} s)")
+
+
+def _make_data(settings: RunPipeline) -> None:
+    from tqdm import tqdm
+
+    from _shapes import is_made, make_shapes
+
+    assert settings.demonstration is not None
+    root = Path(settings.demonstration_root)
+    if is_made(settings.demonstration, root):
+        print("demonstration data: already there")
+        return
+    with tqdm(unit=" images", desc="drawing") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        make_shapes(settings.demonstration, root, progress=progress)
+
+
+def _search(settings: RunPipeline, out: Path, loggers: Sequence[Logger]) -> tuple[Path, float]:
+    from search.reward import ProxyAccuracy
+    from search.study import TrialRecord, search_cells
+
+    def log(trial: TrialRecord) -> None:
+        for logger in loggers:
+            if trial.reward is not None:
+                logger.log_metrics({"reward": trial.reward}, step=trial.number)
+
+    result = search_cells(settings.search, out, reward=ProxyAccuracy(settings.reward), on_trial=log)
+    _say("search", f"reward {result.reward:.3f}", result.seconds, skipped=result.skipped)
+    log_images(loggers, "cells", [out / "cells.png"])
+    return result.path, result.seconds
+
+
+def _train(
+    settings: RunPipeline, name: str, spec: str, out: Path, loggers: Sequence[Logger]
+) -> Contestant:
+    """Pretrain a backbone, train a detector on it and put down what came out."""
+    from backbone.cost import measure_cost
+    from backbone.pretrain import pretrain_backbone
+    from backbone.specs import build_backbone
+    from detection.comparison import Contestant, headline
+    from detection.showcase import draw_showcase
+    from detection.training import train_detector
+
+    pretrained = pretrain_backbone(
+        replace(settings.pretrain, backbone=spec), out / "pretrain", loggers=loggers
+    )
+    accuracy = f"accuracy {100 * pretrained.accuracy:.1f} %"
+    _say(f"pretrain {name}", accuracy, pretrained.seconds, skipped=pretrained.skipped)
+    training = replace(settings.training, backbone=str(pretrained.path))
+    detector = train_detector(training, out / "detector", loggers=loggers)
+    for logger in loggers:
+        logger.log_metrics({f"{name}/{key}": v for key, v in headline(detector.metrics).items()})
+    ap = f"AP {detector.metrics.ap:.1f}"
+    _say(f"detector {name}", ap, detector.seconds, skipped=detector.skipped)
+    picture = out / "detections.png"
+    if not (detector.skipped and picture.is_file()):
+        draw_showcase(detector.path, training.data, picture)
+    log_images(loggers, f"{name}/detections", [picture])
+    cost = measure_cost(build_backbone(spec), side_px=training.data.shortest_side_px)
+    return Contestant(
+        name=name if name == spec else f"{name} {spec.rpartition(':')[2]}",
+        parameters=cost.parameters,
+        mult_adds=cost.mult_adds,
+        metrics=detector.metrics,
+        seconds={"pretrain": pretrained.seconds, "detector": detector.seconds},
+    )
+
+
+def _report(
+    settings: RunPipeline, out: Path, contestants: Sequence[Contestant], loggers: Sequence[Logger]
+) -> None:
+    from backbone.artifacts import write_json
+    from detection.comparison import comparison_rows, text_table
+    from detection.report import Picture, Table, write_report
+
+    head, rows = comparison_rows(contestants)
+    side = settings.training.data.shortest_side_px
+    note = (
+        f"AP in percent on the validation images; parameters and multiply-adds of the backbone "
+        f"at {side} x {side} pixels. One seed each: small differences may be chance."
+    )
+    parts: list[Table | Picture] = [
+        Table("Comparison", head, rows, note),
+        Picture("The cells found", out / "search" / "cells.png"),
+    ]
+    for folder, contestant in zip(("searched", "rival"), contestants, strict=False):
+        parts.append(Picture(f"Detections: {contestant.name}", out / folder / "detections.png"))
+    write_json(out / "comparison.json", [c.to_dict() for c in contestants])
+    write_report(
+        out / "report.html",
+        title="From search to mAP",
+        lead="Cells were searched, stacked to a backbone, pretrained as a classifier and put under "
+        "Faster R-CNN; a human-designed backbone went the same way.",
+        parts=parts,
+    )
+    print(f"\n{text_table(head, rows)}\n\ncells:  {out / 'search' / 'cells.png'}")
+
+
+def _say(stage: str, figure: str, seconds: float, *, skipped: bool) -> None:
+    print(f"{stage}: {figure}  ({'already there' if skipped else f'{seconds:.0f} s'})", flush=True)
+
+
+if __name__ == "__main__":
+    register_schemas()
+    main()

@@ -1,0 +1,39 @@
+"""Search for cells.
+
+python tools/search_cells.py                                        # demonstration data
+python tools/search_cells.py strategy=random num_trials=100
+python tools/search_cells.py reward.data_root=/data/cifar10 reward.download=true num_trials=500
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from _run import build_loggers, finish_loggers, log_images, plain_errors, start_run
+from _schemas import register_schemas
+
+
+@hydra.main(version_base=None, config_path="../conf", config_name="search_cells")
+def main(config: DictConfig) -> None:
+    with plain_errors():
+        from search.reward import ProxyAccuracy
+        from search.study import TrialRecord, search_cells
+
+        settings, out = start_run(config)
+        loggers = build_loggers(settings.logger, out, settings=config)
+
+        def log(trial: TrialRecord) -> None:
+            for logger in loggers:
+                if trial.reward is not None:
+                    logger.log_metrics({"reward": trial.reward}, step=trial.number)
+
+        result = search_cells(settings, out, reward=ProxyAccuracy(settings.reward), on_trial=log)
+        log_images(loggers, "cells", [out / "cells.png"])
+        finish_loggers(loggers)
+        state = "already there" if result.skipped else f"{result.seconds:.0f} s"
+        print(f"best reward {result.reward:.3f}  ({state})")
+        print(f"cells: {result.path}\ndrawing: {out / 'cells.png'}")
+
+
+if __name__ == "__main__":
+    register_schemas()
+    main()

@@ -1,0 +1,42 @@
+"""Train Faster R-CNN on a backbone and evaluate it as COCO does.
+
+python tools/train_detector.py                                          # demonstration data
+python tools/train_detector.py backbone=runs/pretrain/backbone.safetensors
+python tools/train_detector.py experiment=coco_1x data.root=/data/coco \
+    backbone=timm:resnet50 pretrained=true
+torchrun --nproc-per-node 2 tools/train_detector.py
+"""
+
+import os
+
+import hydra
+from omegaconf import DictConfig
+
+from _run import build_loggers, finish_loggers, log_images, plain_errors, start_run
+from _schemas import register_schemas
+
+
+@hydra.main(version_base=None, config_path="../conf", config_name="train_detector")
+def main(config: DictConfig) -> None:
+    with plain_errors():
+        from detection.comparison import describe_metrics, headline
+        from detection.showcase import draw_showcase
+        from detection.training import train_detector
+
+        settings, out = start_run(config)
+        loggers = build_loggers(settings.logger, out, settings=config)
+        result = train_detector(settings, out, loggers=loggers)
+        if int(os.environ.get("RANK", "0")) == 0:
+            picture = draw_showcase(result.path, settings.data, out / "detections.png")
+            for logger in loggers:
+                logger.log_metrics(headline(result.metrics))
+            log_images(loggers, "detections", [picture])
+            finish_loggers(loggers)
+            state = "already there" if result.skipped else f"{result.seconds:.0f} s"
+            print(describe_metrics(result.metrics))
+            print(f"detector: {result.path}  ({state})\ndetections: {picture}")
+
+
+if __name__ == "__main__":
+    register_schemas()
+    main()
