@@ -84,10 +84,12 @@ class Detectron2Detector(Detector):
             list(backbone.out),
             config.neck_channels,
             norm="BN" if config.neck_norm == "batch" else "",
-            top_block=LastLevelMaxPool() if len(config.anchor_sizes) > len(backbone.out) else None,
+            top_block=_pooled_level(backbone)
+            if len(config.anchor_sizes) > len(backbone.out)
+            else None,
         )
         shapes = self.neck.output_shape()
-        crops = [level for level in shapes if level != "p6"]
+        crops = list(shapes)[: len(backbone.out)]
         self.rpn = _build_rpn(config, shapes)
         self.roi_heads = StandardROIHeads(
             num_classes=num_classes,
@@ -143,6 +145,12 @@ def _known_warnings_hidden() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
         yield
+
+
+def _pooled_level(backbone: Backbone) -> LastLevelMaxPool:
+    level = LastLevelMaxPool()
+    level.in_feature = backbone.out[-1].replace("c", "p")
+    return level
 
 
 def _build_rpn(config: DetectorConfig, shapes: dict[str, ShapeSpec]) -> RPN:

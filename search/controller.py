@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from search.config import ControllerConfig
 from search.randomness import stream
@@ -49,7 +48,9 @@ class Policy(nn.Module):
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(*shape, dtype=torch.float64))
 
-        self.lstm = skip_init(nn.LSTM, units, units, batch_first=True, dtype=torch.float64)
+        # Made without values and not by torch's global generator; every weight is drawn below.
+        self.lstm = nn.LSTM(units, units, batch_first=True, dtype=torch.float64, device="meta")
+        self.lstm.to_empty(device="cpu")
         self.start = parameter(units)
         self.embedding = parameter(len(kinds) * most, units)
         self.weight_tuo = parameter(steps, units, most)
@@ -81,7 +82,7 @@ class Policy(nn.Module):
         """Draw one sequence of decisions."""
         decisions: list[int] = []
         state: tuple[Tensor, Tensor] | None = None
-        inputs = self.start
+        inputs: Tensor = self.start
         for step in range(len(self.bias_to)):
             hidden, state = self.lstm(inputs.view(1, 1, -1), state)
             logits = hidden.flatten() @ self.weight_tuo[step] + self.bias_to[step]
@@ -148,7 +149,7 @@ class Controller:
             before_bt = _chosen(self.policy(decisions_bt), decisions_bt)
         for _ in range(self.config.epochs_per_update):
             self._optimizer.zero_grad()
-            self._loss(decisions_bt, before_bt, advantage_b).backward()
+            torch.autograd.backward(self._loss(decisions_bt, before_bt, advantage_b))
             self._optimizer.step()
         for reward in rewards:
             weight = self.config.baseline_weight

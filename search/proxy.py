@@ -7,7 +7,7 @@ there; nothing in an epoch waits for the device.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -115,6 +115,8 @@ class ProxyNetwork(nn.Module):
         self.last = list(self.trunk.channels)[-1]
         self.head = nn.Linear(self.trunk.channels[self.last], train.num_classes)
         mean, std = channel_statistics(train.images)
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 
@@ -179,7 +181,7 @@ def train_proxy(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = ProxyNetwork(genotype, config, train)
-    network = network.to(device, memory_format=torch.channels_last)
+    network = network.to(device).to(memory_format=torch.channels_last)
     autocast = torch.autocast(
         device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"
     )
@@ -226,7 +228,7 @@ def _fit(
             )
             loss = F.cross_entropy(network(images).float(), train.labels[order[part]])
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             if config.gradient_clip:
                 nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
             optimizer.step()
@@ -244,7 +246,7 @@ def _measure_statistics(network: nn.Module, train: ImageTensors) -> None:
             module.reset_running_stats()
             module.momentum = None  # a plain average over the batches
     network.train()
-    for images in train.images[:CALIBRATION_IMAGES].split(EVALUATION_BATCH):
+    for images, _ in _batches(train, limit=CALIBRATION_IMAGES):
         if len(images) > 1:
             network(images)
 
@@ -253,9 +255,12 @@ def _measure_statistics(network: nn.Module, train: ImageTensors) -> None:
 def _accuracy(network: nn.Module, val: ImageTensors) -> float:
     network.eval()
     correct = torch.zeros((), dtype=torch.int64, device=val.labels.device)
-    batches = zip(
-        val.images.split(EVALUATION_BATCH), val.labels.split(EVALUATION_BATCH), strict=True
-    )
-    for images, labels in batches:
+    for images, labels in _batches(val, limit=len(val)):
         correct += (network(images).argmax(dim=1) == labels).sum()
     return float(correct) / len(val)
+
+
+def _batches(data: ImageTensors, *, limit: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, min(limit, len(data)), EVALUATION_BATCH):
+        part = slice(start, start + EVALUATION_BATCH)
+        yield data.images[part], data.labels[part]

@@ -1,4 +1,4 @@
-"""Independent streams of random numbers that a name picks, so that resuming needs no saved state."""
+"""Streams of random numbers picked by name, so that resuming needs no saved state."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from backbone.genotype import Genotype
-from backbone.images import load_image_set
+from backbone.images import ImageSet, load_image_set
 from backbone.provenance import plain
 from search.config import ProxyConfig
 from search.proxy import ImageTensors, choose_device, load_tensors, split_indices, train_proxy
@@ -64,7 +64,7 @@ class ProxyAccuracy:
             )
 
     @cached_property
-    def _sets(self) -> tuple[Any, Any]:
+    def _sets(self) -> tuple[ImageSet, ImageSet]:
         root, download = self.config.data_root, self.config.download
         train = load_image_set(root, "train", download=download)
         held_out = self.config.held_out_images > 0
@@ -77,8 +77,7 @@ class ProxyAccuracy:
         if config.held_out_images:
             val_indices, train_indices = split_indices(len(train), config.held_out_images)
         else:
-            train_indices, val_indices = split_indices(len(train), 0)[1], range(len(val))
-            val_indices = split_indices(len(val), 0)[1]
+            train_indices, val_indices = (split_indices(len(s), 0)[1] for s in (train, val))
         device = choose_device(config.device)
         return (
             load_tensors(train, train_indices, limit=config.max_train_images, device=device),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import BaseSampler
@@ -58,7 +58,7 @@ class DecisionSampler(BaseSampler):
         trial: FrozenTrial,
         param_name: str,
         param_distribution: BaseDistribution,
-    ) -> Any:
+    ) -> NoReturn:
         raise ValueError(f"{param_name!r} is not a choice of this search space")
 
 

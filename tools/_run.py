@@ -31,7 +31,7 @@ class LoggerConfig:
 
 @dataclass(kw_only=True, slots=True)
 class CsvLoggerConfig(LoggerConfig):
-    """Log to ``log/metrics.csv`` in the run's folder."""
+    """Log to ``log/version_N/metrics.csv`` in the run's folder, N counting its starts."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -58,7 +58,10 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except USER_ERRORS as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        # An ImportError with a name is Python's own and a bug; ours, which say what to install,
+        # have none.
+        is_bug = isinstance(error, ImportError) and error.name is not None
+        if is_bug or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         # An OSError's own text starts with its number, which tells a user nothing.
         text = (error.strerror if isinstance(error, OSError) else None) or str(error)
@@ -84,7 +87,6 @@ def start_run(config: DictConfig) -> tuple[Any, Path]:
         settings.out = str(out)  # type: ignore[union-attr]
     if int(os.environ.get("RANK", "0")) == 0:
         write_text(out / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # Both libraries announce changes of their own that a user can do nothing about.
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -95,13 +97,18 @@ def build_loggers(
     config: LoggerConfig, out: Path, *, settings: DictConfig | None = None
 ) -> Sequence[Logger]:
     """Make the loggers that a config asks for; only the first process logs."""
+    import lightning.pytorch  # noqa: F401  # sets its logging level when imported
+
+    # Which devices there are not, and advertisements.
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     match config:
         case WandbLoggerConfig():
             logger = _wandb_logger(config, out)
         case CsvLoggerConfig():
             from lightning.pytorch.loggers import CSVLogger
 
-            logger = CSVLogger(save_dir=out, name="", version="log")
+            logger = CSVLogger(save_dir=out, name="log")
         case _:
             return ()
     if settings is not None:

@@ -1,0 +1,97 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backbone.genotype import OPERATION_NAMES, Block, CellSpec, Edge, Genotype
+from backbone.published import NASNET_A
+from search.config import SpaceConfig
+from search.randomness import stream
+from search.space import SearchSpace, build_space
+
+PAPER = SearchSpace()
+decisions_of_the_paper = st.tuples(*(st.integers(0, c.num_options - 1) for c in PAPER.choices))
+
+
+def test_the_papers_space_has_fifty_decisions_in_the_papers_order():
+    assert len(PAPER.choices) == 50
+    assert [c.name for c in PAPER.choices[10:15]] == [
+        "normal_2_left_source",
+        "normal_2_right_source",
+        "normal_2_left_operation",
+        "normal_2_right_operation",
+        "normal_2_combination",
+    ]
+    assert [c.num_options for c in PAPER.choices[10:15]] == [4, 4, 13, 13, 2]
+    assert PAPER.choices[25].name == "reduction_0_left_source"
+
+
+@given(decisions_of_the_paper)
+def test_decisions_survive_the_way_to_a_genotype_and_back(decisions):
+    assert PAPER.to_decisions(PAPER.to_genotype(decisions)) == decisions
+
+
+@given(decisions_of_the_paper)
+def test_every_sequence_of_decisions_is_a_genotype_that_json_keeps(decisions):
+    genotype = PAPER.to_genotype(decisions)
+    assert Genotype.from_dict(genotype.to_dict()) == genotype
+
+
+@given(decisions_of_the_paper)
+def test_canonical_genotypes_stay_in_the_space(decisions):
+    canonical = PAPER.to_genotype(decisions).canonical()
+    assert PAPER.to_genotype(PAPER.to_decisions(canonical)) == canonical
+
+
+def test_the_first_block_is_what_its_five_decisions_say():
+    space = SearchSpace(operations=("identity", "conv_1x1"), num_blocks=1)
+    genotype = space.to_genotype([0, 1, 1, 0, 1, 1, 1, 0, 0, 0])
+    assert genotype.normal.blocks == (Block(Edge("conv_1x1", 0), Edge("identity", 1), "concat"),)
+    assert genotype.reduction.blocks == (Block(Edge("identity", 1), Edge("identity", 1), "add"),)
+
+
+def test_samples_are_legal_and_reach_every_option():
+    space = SearchSpace(num_blocks=1)
+    generator = stream("test")
+    drawn = [space.sample(generator) for _ in range(300)]
+    for index, choice in enumerate(space.choices):
+        assert {d[index] for d in drawn} == set(range(choice.num_options))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_blocks": 0}, "at least 1 block"),
+        ({"operations": []}, "at least one operation"),
+        ({"operations": ["conv_9x9"]}, "unknown operation 'conv_9x9'"),
+        ({"operations": ["identity", "identity"]}, "twice"),
+        ({"combinations": ["multiply"]}, "unknown combination 'multiply'"),
+    ],
+)
+def test_an_impossible_space_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_space(SpaceConfig(**arguments))
+
+
+def test_wrong_decisions_are_named():
+    with pytest.raises(ValueError, match="50 decisions, not 3"):
+        PAPER.to_genotype([0, 0, 0])
+    with pytest.raises(ValueError, match=re.escape("normal_0_left_source must be 0 to 1, not 2")):
+        PAPER.to_genotype([2] + [0] * 49)
+
+
+def test_genotypes_outside_the_space_are_refused():
+    with pytest.raises(ValueError, match="concatenates"):  # NASNet-A breaks the unused-only rule
+        PAPER.to_decisions(NASNET_A)
+    cell = CellSpec.from_blocks([Block(Edge("conv_1x1", 0), Edge("conv_1x1", 1))])
+    with pytest.raises(ValueError, match="1 blocks"):
+        PAPER.to_decisions(Genotype(cell, cell))
+    space = SearchSpace(operations=("identity",), num_blocks=1)
+    with pytest.raises(ValueError, match="'conv_1x1' is not in this space"):
+        space.to_decisions(Genotype(cell, cell))
+
+
+def test_the_default_config_is_the_papers_space():
+    assert build_space(SpaceConfig()) == PAPER
+    assert PAPER.operations == OPERATION_NAMES
