@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -248,7 +249,13 @@ def _box(
             clip_on=False,
         )
     )
-    style = {"ha": "center", "va": "center", "size": FONT_PT, "zorder": 4, "linespacing": 0.95}
+    style: dict[str, Any] = {
+        "ha": "center",
+        "va": "center",
+        "size": FONT_PT,
+        "zorder": 4,
+        "linespacing": 0.95,
+    }
     axes.text(x, y, text, color="white" if filled else "#111111", **style)
 
 

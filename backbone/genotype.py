@@ -99,13 +99,16 @@ class CellSpec:
                         f"block {state - NUM_INPUTS} reads state {edge.source}, which does not "
                         f"exist yet; it can read states 0 to {state - 1}"
                     )
-        num_states = NUM_INPUTS + len(self.blocks)
+        self._check_concat()
+
+    def _check_concat(self) -> None:
         if not self.concat:
             raise ValueError("a cell must concatenate at least one state")
         if len(set(self.concat)) != len(self.concat):
             raise ValueError(f"a cell concatenates a state twice: {list(self.concat)}")
+        num_states = NUM_INPUTS + len(self.blocks)
         for state in self.concat:
-            if isinstance(state, bool) or not isinstance(state, int) or not 0 <= state < num_states:
+            if isinstance(state, bool) or state not in range(num_states):
                 raise ValueError(
                     f"a cell with {len(self.blocks)} blocks has states 0 to {num_states - 1}; "
                     f"it cannot concatenate {state!r}"

@@ -6,7 +6,7 @@ stem, three stacks of N normal cells at F1, 2*F1 and 4*F1 filters, a reduction c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -98,69 +98,95 @@ class CellNetwork(nn.Module):
         super().__init__()
         self.genotype, self.config = genotype, config
         width = first_filters(genotype, config.filters)
-        self.cells = nn.ModuleList()
-        self._inputs: list[tuple[int | None, int]] = []  # of each cell: outputs it reads
-        self._taps: dict[str, int] = {}
-        self.channels: dict[str, int] = {}
-        self.strides: dict[str, int] = {}
-
         if config.stem == "imagenet":
             # The paper's first convolution is VALID: the border row that does not fit is dropped.
             conv: nn.Module = nn.Conv2d(3, config.stem_filters, 3, stride=2, bias=False)
-            stem_channels, stem_stride = config.stem_filters, 2
+            outputs = [(config.stem_filters, 2)]  # channels and stride of every output so far
         else:
             conv = SameConv2d(3, 3 * width, 3)
-            stem_channels, stem_stride = 3 * width, 1
-        self.stem = nn.Sequential(conv, norm(stem_channels))
+            outputs = [(3 * width, 1)]
+        self.stem = nn.Sequential(conv, norm(outputs[0][0]))
 
-        outputs = [(stem_channels, stem_stride)]  # channels and stride of every output so far
-
-        def append(kind: Literal["normal", "reduction"], filters: int, older: int | None) -> None:
+        self.cells = nn.ModuleList()
+        self._plan = plan_cells(config, width)
+        self.channels: dict[str, int] = {}
+        self.strides: dict[str, int] = {}
+        for step in self._plan:
             channels, stride = outputs[-1]
-            older_channels, older_stride = (None, stride) if older is None else outputs[older]
+            older_channels, older_stride = (
+                (None, stride) if step.older is None else outputs[step.older]
+            )
             cell = Cell(
-                genotype.normal if kind == "normal" else genotype.reduction,
+                genotype.reduction if step.reduces else genotype.normal,
                 older_channels=older_channels,
                 newer_channels=channels,
-                channels=filters,
-                stride=1 if kind == "normal" else 2,
+                channels=step.filters,
+                stride=2 if step.reduces else 1,
                 older_stride=stride // older_stride,
                 norm=norm,
             )
-            self._inputs.append((older, len(outputs) - 1))
             self.cells.append(cell)
             outputs.append((cell.out_channels, stride * cell.stride))
-
-        def before_last() -> int | None:
-            return len(outputs) - 2 if len(outputs) > 1 else None
-
-        def tap() -> None:
-            channels, stride = outputs[-1]
-            name = f"c{stride.bit_length() - 1}"
-            self._taps[name] = len(outputs) - 1
-            self.channels[name], self.strides[name] = channels, stride
-
-        if config.stem == "imagenet":
-            append("reduction", width // 4, None)
-            tap()
-            append("reduction", width // 2, before_last())
-        for stack in range(NUM_STACKS):
-            filters = width * 2**stack
-            older = before_last()
-            if stack > 0:
-                append("reduction", filters, older)
-                if not config.skip_reduction_input:
-                    older = before_last()
-            for _ in range(config.num_cells):
-                append("normal", filters, older)
-                older = before_last()
-            tap()
+            if step.tapped:
+                level = _level_of(outputs[-1][1])
+                self.channels[level], self.strides[level] = outputs[-1]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         outputs = [self.stem(images)]
-        for cell, (older, newer) in zip(self.cells, self._inputs, strict=True):
-            outputs.append(cell(None if older is None else outputs[older], outputs[newer]))
-        return {name: outputs[index] for name, index in self._taps.items()}
+        for cell, step in zip(self.cells, self._plan, strict=True):
+            older = None if step.older is None else outputs[step.older]
+            outputs.append(cell(older, outputs[-1]))
+        tapped = (out for out, step in zip(outputs[1:], self._plan, strict=True) if step.tapped)
+        return dict(zip(self.channels, tapped, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class CellStep:
+    """One cell of a network and what it reads beside the output before it."""
+
+    reduces: bool
+    """Whether it is a reduction cell."""
+    filters: int
+    """Width of its hidden states."""
+    older: int | None
+    """Number of the output that is its older input; output 0 is the stem convolution's, and cell
+    i makes output i + 1. None for the first cell, which has but one input."""
+    tapped: bool
+    """Whether its output is one of the network's maps."""
+
+
+def plan_cells(config: NetworkConfig, width: int) -> list[CellStep]:
+    """Return a network's cells in order; each one's newer input is the output before it.
+
+    Args:
+        config: the network.
+        width: filters of the first stack's cells.
+    """
+    steps: list[CellStep] = []
+
+    def before_last() -> int | None:
+        return len(steps) - 1 if steps else None
+
+    if config.stem == "imagenet":
+        steps.append(CellStep(reduces=True, filters=width // 4, older=None, tapped=True))
+        steps.append(CellStep(reduces=True, filters=width // 2, older=before_last(), tapped=False))
+    for stack in range(NUM_STACKS):
+        filters = width * 2**stack
+        older = before_last()
+        if stack > 0:
+            steps.append(CellStep(reduces=True, filters=filters, older=older, tapped=False))
+            if not config.skip_reduction_input:
+                older = before_last()
+        for cell in range(config.num_cells):
+            is_last = cell == config.num_cells - 1
+            steps.append(CellStep(reduces=False, filters=filters, older=older, tapped=is_last))
+            older = before_last()
+    return steps
+
+
+def _level_of(stride: int) -> str:
+    """Return the name of a map: c2 at stride 4, c5 at stride 32."""
+    return f"c{stride.bit_length() - 1}"
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
@@ -190,8 +216,3 @@ def freeze_batch_norm(module: nn.Module) -> None:
             setattr(module, name, frozen)
         else:
             freeze_batch_norm(child)
-
-
-def level_names(strides: Sequence[int]) -> tuple[str, ...]:
-    """Return the names of maps at these strides: 4 is ``c2``, 32 is ``c5``."""
-    return tuple(f"c{stride.bit_length() - 1}" for stride in strides)

@@ -139,7 +139,7 @@ class ClassifierModule(L.LightningModule):
         self, classifier: Classifier, recipe: ClassifierRecipe, *, steps_per_epoch: int
     ) -> None:
         super().__init__()
-        self.classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.classifier = classifier.to(memory_format=torch.channels_last)
         self.recipe, self.steps_per_epoch = recipe, steps_per_epoch
         self.accuracy = math.nan
         """Top-1 on the validation images after the last epoch, 0 to 1."""
@@ -171,7 +171,9 @@ class ClassifierModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         counts = torch.tensor([self._correct, self._seen], dtype=torch.float64, device=self.device)
-        correct, seen = self.all_gather(counts).reshape(-1, 2).sum(dim=0).tolist()
+        gathered = self.all_gather(counts)
+        assert isinstance(gathered, Tensor)
+        correct, seen = gathered.reshape(-1, 2).sum(dim=0).tolist()
         self._correct = self._seen = 0
         self.accuracy = correct / seen
         self.log("accuracy", self.accuracy, prog_bar=True, sync_dist=False)

@@ -30,7 +30,7 @@ NASNET_A = Genotype(
         concat=(3, 4, 5, 6),
     ),
 )
-"""Zoph et al. 2018, figure 4; lists as in TensorFlow's research/slim/nets/nasnet/nasnet_utils.py."""
+"""Zoph et al. 2018, figure 4; lists as in TensorFlow's research/slim/nets/nasnet."""
 
 PUBLISHED: Mapping[str, Genotype] = MappingProxyType({"nasnet_a": NASNET_A})
 """Name in a backbone spec -> genotype."""

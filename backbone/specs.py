@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -23,8 +22,13 @@ from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from backbone.genotype import Genotype
+from backbone.imports import absent_while_importing
 from backbone.network import CellNetwork, NetworkConfig, first_filters, freeze_batch_norm
 from backbone.published import PUBLISHED
+
+with absent_while_importing("wandb"):  # timm imports it where it is installed, unasked
+    import timm
+    from timm.data.config import resolve_model_data_config
 
 LEVELS = ("c2", "c3", "c4", "c5")
 """Names of the maps at strides 4, 8, 16 and 32."""
@@ -73,6 +77,8 @@ class Backbone(nn.Module):
         self.channels = {level: channels[level] for level in out}
         self.strides = {level: strides[level] for level in out}
         self.mean, self.std = tuple(mean), tuple(std)
+        self._mean: Tensor
+        self._std: Tensor
         self.register_buffer("_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
@@ -209,13 +215,15 @@ def _build_timm(
         raise ValueError(
             f"timm has no backbone {name!r} that gives feature maps; near it are {near}"
         ) from error
-    strides = probe.feature_info.reduction()
+    info: Any = probe.feature_info
+    strides = info.reduction()
     indices = {f"c{s.bit_length() - 1}": i for i, s in enumerate(strides) if s in (4, 8, 16, 32)}
     model = timm.create_model(
         name, features_only=True, pretrained=pretrained, out_indices=tuple(indices.values())
     )
-    settings = timm.data.resolve_model_data_config(model)
-    channels = model.feature_info.channels()
+    settings = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+    info = model.feature_info
+    channels = info.channels()
     return Backbone(
         _NamedMaps(model, tuple(indices)),
         description=description,

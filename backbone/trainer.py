@@ -44,7 +44,7 @@ def local_processes() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-def build_trainer(
+def build_trainer(  # noqa: PLR0913  # a trainer has that many independent settings
     *,
     max_epochs: int,
     max_steps: int = -1,

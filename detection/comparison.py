@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ class Contestant:
     mult_adds: int
     """Of the backbone, for one image of the comparison's size."""
     metrics: CocoMetrics
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
     """Stage -> wall-clock time."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -29,7 +29,7 @@ class Contestant:
             "parameters": self.parameters,
             "mult_adds": self.mult_adds,
             "metrics": self.metrics.to_dict(),
-            "seconds": dict(self.seconds),
+            "seconds": self.seconds,
         }
 
 

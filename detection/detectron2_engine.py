@@ -50,7 +50,7 @@ POOLED_SIDE = 7
 """Rows and columns of the crop that the box head sees (Lin et al. 2017)."""
 
 
-class _BottomUp(Detectron2Backbone):
+class _BottomUp(Detectron2Backbone):  # type: ignore[misc]  # untyped package
     """A ``Backbone`` of ours as detectron2's FPN wants it.
 
     It does not register the backbone as its child: the detector already has it, and its weights

@@ -78,7 +78,7 @@ def write_evaluation(
     provenance: Mapping[str, Any],
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write ``results.json`` (COCO's results format), then ``metrics.json``, which says it is done."""
+    """Write ``results.json`` (COCO's results format), and last ``metrics.json``."""
     write_json(out_dir / "results.json", result.results, indent=None)
     write_json(
         out_dir / "metrics.json",

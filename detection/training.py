@@ -183,7 +183,7 @@ class DetectorModule(L.LightningModule):
 
     def __init__(self, detector: Detector, recipe: DetectorRecipe) -> None:
         super().__init__()
-        self.detector = detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.detector = detector.to(memory_format=torch.channels_last)
         self.recipe = recipe
         self.seconds = 0.0
         """Wall-clock time of the training, over all its runs."""

@@ -90,7 +90,7 @@ class ProxyConfig:
     N @ F varies with the number of states that a cell concatenates."""
     stem_stride: int = 1
     """1 as in the paper's CIFAR network. 2 computes all cells on a quarter of the pixels, as a
-    network for larger images does, at about a quarter of the cost."""
+    network for larger images does, at a quarter to a third of the cost."""
     epochs: int
     """Passes over the training images (paper, appendix A.6: 20)."""
     batch_size: int

@@ -24,7 +24,7 @@ from search.randomness import stream
 MOMENTUM = 0.9
 """Paper, appendix A.6."""
 EVALUATION_BATCH = 500
-CALIBRATION_IMAGES = 1000
+CALIBRATION_IMAGES = 500
 """Training images from which batch normalization's statistics are measured before scoring. A short
 training is too few steps for their moving averages to forget where they started."""
 

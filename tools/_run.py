@@ -128,8 +128,8 @@ def finish_loggers(loggers: Sequence[Logger]) -> None:
     for logger in loggers:
         logger.save()
         logger.finalize("success")
-        if type(logger).__name__ == "WandbLogger":
-            logger.experiment.finish()
+        if hasattr(logger, "log_image"):  # wandb's, which keeps its run open
+            logger.experiment.finish()  # type: ignore[attr-defined]
 
 
 def _wandb_logger(config: WandbLoggerConfig, out: Path) -> Logger:

@@ -67,7 +67,7 @@ class EvaluateDetector:
     """The folder for ``results.json`` and ``metrics.json``."""
     annotations: str
     """COCO JSON with the truth."""
-    detector: str = ""
+    weights: str = ""
     """A ``detector.safetensors`` to run on ``images``; or give ``results``."""
     images: str = ""
     """Folder of the images."""
@@ -79,10 +79,10 @@ class EvaluateDetector:
     """What to do about boxes without area or outside their image: ``error`` or ``drop``."""
 
     def __post_init__(self) -> None:
-        if bool(self.detector) == bool(self.results):
-            raise ValueError("give either detector=... (and images=...) or results=...")
-        if self.detector and not self.images:
-            raise ValueError("detector=... needs images=..., the folder of the images")
+        if bool(self.weights) == bool(self.results):
+            raise ValueError("give either weights=... (and images=...) or results=...")
+        if self.weights and not self.images:
+            raise ValueError("weights=... needs images=..., the folder of the images")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -91,7 +91,7 @@ class Predict:
 
     out: str
     """The folder for the drawn images and ``predictions.json``."""
-    detector: str
+    weights: str
     """A ``detector.safetensors``."""
     images: str
     """An image, a folder of images, or a glob in quotes."""

@@ -1,6 +1,6 @@
 """Compute COCO mAP of a detector, or of a results file that any program wrote.
 
-python tools/evaluate_detector.py detector=runs/detector/detector.safetensors \
+python tools/evaluate_detector.py weights=runs/detector/detector.safetensors \
     images=data/shapes/detection/val
 python tools/evaluate_detector.py results=runs/detector/results.json
 """
@@ -31,7 +31,7 @@ def evaluate(settings: EvaluateDetector, out: Path) -> None:
         metrics = score_results_file(Path(settings.results), annotations, out)
     else:
         metrics = score_detector_file(
-            Path(settings.detector),
+            Path(settings.weights),
             annotations,
             Path(settings.images),
             out,

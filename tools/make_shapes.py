@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from _run import plain_errors
-from _schemas import register_schemas
+from _schemas import MakeShapes, register_schemas
 from _shapes import make_shapes
 
 
@@ -19,6 +19,7 @@ from _shapes import make_shapes
 def main(config: DictConfig) -> None:
     with plain_errors(), tqdm(unit=" images", desc="drawing") as bar:
         settings = OmegaConf.to_object(config)
+        assert isinstance(settings, MakeShapes)
 
         def progress(done: int, total: int) -> None:
             bar.total = total

@@ -1,8 +1,8 @@
 """Detect objects in images; write drawn images and JSON.
 
-python tools/predict.py detector=runs/detector/detector.safetensors \
+python tools/predict.py weights=runs/detector/detector.safetensors \
     images=data/shapes/detection/val
-python tools/predict.py detector=runs/detector/detector.safetensors images='photos/*.jpg' \
+python tools/predict.py weights=runs/detector/detector.safetensors images='photos/*.jpg' \
     score_threshold=0.3
 """
 
@@ -21,7 +21,7 @@ def main(config: DictConfig) -> None:
 
         settings, out = start_run(config)
         paths = find_images(settings.images)
-        detector, info = load_detector(settings.detector)
+        detector, info = load_detector(settings.weights)
         written = predict_images(
             detector, info, paths, out, score_threshold=settings.score_threshold
         )

@@ -132,5 +132,5 @@ def test_anchors_that_do_not_fit_the_levels_are_refused():
 
 @pytest.mark.skipif(bool(find_spec("detectron2")), reason="detectron2 is installed")
 def test_without_detectron2_its_engine_says_how_to_get_it():
-    with pytest.raises(ImportError, match="detectron2 needs detectron2.*install it as"):
+    with pytest.raises(ImportError, match=r"detectron2 needs detectron2.*install it as"):
         make(Detectron2DetectorConfig)

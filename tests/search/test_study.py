@@ -108,13 +108,13 @@ class Slow(FromDigest):
     def __call__(self, genotype, *, seed, report):
         time.sleep(0.01)
         return super().__call__(genotype, seed=seed, report=report)
-search_cells(config(strategy=CONTROLLER, num_trials=60), pathlib.Path(sys.argv[1]), reward=Slow())
+search_cells(config(strategy=CONTROLLER, num_trials=24), pathlib.Path(sys.argv[1]), reward=Slow())
 """
 
 
-@pytest.mark.parametrize("milliseconds", [random.SystemRandom().randrange(20, 900)])
+@pytest.mark.parametrize("milliseconds", [random.SystemRandom().randrange(20, 600)])
 def test_a_search_that_is_killed_at_any_instant_goes_on(tmp_path, milliseconds):
-    settings = config(strategy=CONTROLLER, num_trials=60)
+    settings = config(strategy=CONTROLLER, num_trials=24)
     here = os.path.dirname(__file__)  # noqa: PTH120
     command = [sys.executable, "-c", KILLED, str(tmp_path / "cut"), here]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:

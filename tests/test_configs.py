@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from _schemas import register_schemas
+
+CONF = Path(__file__).parents[1] / "conf"
+TOOLS = sorted(path.stem for path in CONF.glob("*.yaml"))
+REQUIRED = {
+    "run_pipeline": ["search.num_trials=1"],
+    "evaluate_detector": ["weights=x.safetensors", "images=y"],
+    "predict": ["weights=x.safetensors", "images=y"],
+}
+EXPERIMENTS = {
+    "quickstart": "run_pipeline",
+    "quickstart_smoke": "run_pipeline",
+    "coco_1x": "train_detector",
+}
+CHOICES = (
+    [
+        ("train_detector", f"{group}={path.stem}")
+        for group in ("detector", "size", "logger", "data")
+        for path in sorted((CONF / group).glob("*.yaml"))
+    ]
+    + [
+        ("search_cells", f"{group}={path.stem}")
+        for group in ("strategy", "reward")
+        for path in sorted((CONF / group).glob("*.yaml"))
+    ]
+    + [
+        (
+            "pretrain_backbone" if path.stem.startswith("classifier") else "train_detector",
+            f"recipe={path.stem}",
+        )
+        for path in sorted((CONF / "recipe").glob("*.yaml"))
+    ]
+)
+PLACES = {"data=coco": ["data.root=/data/coco"], "reward=proxy_paper": ["reward.data_root=/data"]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hydra():
+    register_schemas()
+    with initialize_config_dir(version_base=None, config_dir=str(CONF)):
+        yield
+
+
+def settings(tool, *overrides):
+    return OmegaConf.to_object(compose(tool, [*REQUIRED.get(tool, []), *overrides]))
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_every_tool_has_a_config_that_fits_its_schema(tool):
+    assert settings(tool).out
+
+
+@pytest.mark.parametrize(("tool", "choice"), CHOICES, ids=lambda value: value)
+def test_every_choice_fits_its_schema(tool, choice):
+    assert settings(tool, choice, *PLACES.get(choice, []))
+
+
+def test_every_experiment_is_tested():
+    assert {path.stem for path in (CONF / "experiment").glob("*.yaml")} == set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_fits_its_schema(name):
+    extra = ["data.root=/data/coco"] if name.startswith("coco") else []
+    assert settings(EXPERIMENTS[name], f"experiment={name}", *extra)
+
+
+def test_a_wrong_value_is_refused_by_the_dataclass():
+    with pytest.raises(ValueError, match="unknown optimizer 'adam'"):
+        settings("train_detector", "recipe.optimizer=adam")
+
+
+def test_every_tool_has_a_config_of_its_name():
+    tools = {p.stem for p in (CONF.parent / "tools").glob("[a-z]*.py")}
+    assert tools == set(TOOLS)

@@ -1,0 +1,35 @@
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("backbone", "search", "detection")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_resolve_into_this_checkout(package):
+    module = importlib.import_module(package)
+    assert Path(module.__file__).parent == ROOT / package
+
+
+def test_no_tool_shadows_a_package():
+    assert not {path.stem for path in (ROOT / "tools").glob("*.py")} & set(PACKAGES)
+
+
+@pytest.mark.parametrize("folder", ["tools", "conf", "tests"])
+def test_folders_of_scripts_values_and_tests_are_no_packages(folder):
+    assert not list((ROOT / folder).rglob("__init__.py"))
+
+
+def test_importing_the_packages_brings_in_neither_hydra_nor_wandb_nor_detectron2():
+    code = (
+        "import sys, backbone.pretrain, search.study, detection.training; "
+        "print([m for m in ('hydra', 'omegaconf', 'wandb', 'detectron2') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"
