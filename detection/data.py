@@ -134,7 +134,9 @@ class CocoDataset(Dataset[Example]):
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, position: int) -> Example:
+    def __getitem__(self, item: int | tuple[int, int]) -> Example:
+        """Return an example; a pair is its position and the seed of its flips, without: none."""
+        position, seed = item if isinstance(item, tuple) else (item, None)
         index = self._indices[position]
         record = self.annotations.images[index]
         pixels = self._read(index)
@@ -143,7 +145,8 @@ class CocoDataset(Dataset[Example]):
         scale = torch.tensor([scale_x, scale_y, scale_x, scale_y], dtype=torch.float32)
         boxes = torch.from_numpy(self.annotations.boxes_of(index))[real] * scale
         labels = torch.from_numpy(self.annotations.labels_of(index))[real]
-        image, boxes = self._flip(image, boxes)
+        if seed is not None:
+            image, boxes = self._flip(image, boxes, torch.Generator().manual_seed(seed))
         return Example(image, Target(boxes, labels), record.id, (record.height, record.width))
 
     def _read(self, index: int) -> Tensor:
@@ -155,13 +158,15 @@ class CocoDataset(Dataset[Example]):
             self._cache[index] = pixels
         return pixels
 
-    def _flip(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        # torch's global generator: Lightning seeds it per process, and checkpoints hold its state.
+    def _flip(
+        self, image: Tensor, boxes: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         x1, y1, x2, y2 = boxes.unbind(1)
-        if self._flips[0] and torch.rand(()) < 0.5:
+        horizontal, vertical = (torch.rand(2, generator=generator) < 0.5).tolist()
+        if self._flips[0] and horizontal:
             image = image.flip(-1)
             x1, x2 = image.shape[-1] - x2, image.shape[-1] - x1
-        if self._flips[1] and torch.rand(()) < 0.5:
+        if self._flips[1] and vertical:
             image = image.flip(-2)
             y1, y2 = image.shape[-2] - y2, image.shape[-2] - y1
         return image, torch.stack([x1, y1, x2, y2], dim=1)

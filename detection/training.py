@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,8 @@ from detection.inference import evaluate_detector, write_evaluation
 from detection.weights import DetectorInfo, load_detector, save_detector
 
 EVALUATION_BATCH = 16
+_SEED_STEP = 1_000_003
+"""Seeds of things that are numbered are this far apart, so that nearby base seeds do not meet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +124,11 @@ def _train(
     detector = build_detector(
         backbone, num_classes=len(annotations.categories), config=config.detector
     )
-    module = DetectorModule(detector, recipe)
+    module = DetectorModule(detector, recipe, seed=config.seed)
     steps = min(recipe.checkpoint_every, recipe.iterations)
     checkpoint = path.parent / f"{provenance.key[:12]}-last.ckpt"
     trainer = build_trainer(
-        max_epochs=math.ceil(recipe.iterations / steps),
+        max_epochs=-1,
         max_steps=recipe.iterations,
         precision=config.precision,
         accelerator=config.accelerator,
@@ -140,6 +141,7 @@ def _train(
     sampler = IterationSampler(
         len(train),
         items_per_epoch=steps * recipe.batch_size,
+        items_done=lambda: trainer.global_step * recipe.batch_size,
         seed=config.seed,
         rank=trainer.global_rank,
         world_size=trainer.world_size,
@@ -181,10 +183,10 @@ def _train(
 class DetectorModule(L.LightningModule):
     """Minimize the sum of a detector's losses."""
 
-    def __init__(self, detector: Detector, recipe: DetectorRecipe) -> None:
+    def __init__(self, detector: Detector, recipe: DetectorRecipe, *, seed: int) -> None:
         super().__init__()
         self.detector = detector.to(memory_format=torch.channels_last)
-        self.recipe = recipe
+        self.recipe, self.seed = recipe, seed
         self.seconds = 0.0
         """Wall-clock time of the training, over all its runs."""
         self._stopwatch = Stopwatch()
@@ -193,7 +195,7 @@ class DetectorModule(L.LightningModule):
         losses = self.detector.losses(batch.images, batch.targets)
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
-            parts = {name: float(loss) for name, loss in losses.items()}
+            parts = {name: loss.item() for name, loss in losses.items()}
             raise FloatingPointError(
                 f"loss is {total.item()} at step {self.global_step} "
                 f"on images {batch.image_ids}: {parts}"
@@ -209,6 +211,12 @@ class DetectorModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         self._stopwatch.lap()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        # The engines sample anchors and proposals from torch's own generator. Seeding it by the
+        # step makes a resumed training draw what an uninterrupted one would have.
+        step = self.global_step * self.trainer.world_size + self.global_rank
+        torch.manual_seed(self.seed + _SEED_STEP * step)
 
     def on_train_batch_end(self, *_: Any) -> None:
         self.seconds += self._stopwatch.lap()
@@ -233,51 +241,55 @@ class DetectorModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["seconds"] = self.seconds
-        checkpoint["random_state"] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.seconds = checkpoint["seconds"]
-        torch.set_rng_state(checkpoint["random_state"])
 
 
-class IterationSampler(Sampler[int]):
-    """An endless shuffle of a data set, cut into epochs of equal length for each process.
+class IterationSampler(Sampler[tuple[int, int]]):
+    """An endless shuffle of a data set, shared by processes and handed out in equal epochs.
 
-    Every pass over the images is a new permutation that depends on the seed alone, so a training
-    that goes on in the middle sees the images that it would have seen.
+    Every pass over the images is a new permutation that depends on the seed alone, and where an
+    epoch starts depends on the steps that were taken, not on how epochs were counted; so a training
+    that goes on in the middle sees the images that it would have seen. Items are an image's number
+    and the seed of its augmentation.
 
     Args:
         num_images: size of the data set.
         items_per_epoch: images per epoch and process.
+        items_done: returns how many images this process has used up so far.
         seed: of the permutations.
         rank: this process's number.
         world_size: how many processes share the stream.
     """
 
     def __init__(
-        self, num_images: int, *, items_per_epoch: int, seed: int, rank: int, world_size: int
+        self,
+        num_images: int,
+        *,
+        items_per_epoch: int,
+        items_done: Callable[[], int],
+        seed: int,
+        rank: int,
+        world_size: int,
     ) -> None:
         self._num_images, self._items = num_images, items_per_epoch
-        self._seed, self._rank, self._world_size = seed, rank, world_size
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration gives; Lightning calls this."""
-        self._epoch = epoch
+        self._items_done, self._seed = items_done, seed
+        self._rank, self._world_size = rank, world_size
 
     def __len__(self) -> int:
         return self._items
 
-    def __iter__(self) -> Iterator[int]:
-        first = self._epoch * self._items
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        first = self._items_done()
         permutation, current = torch.empty(0), -1
         for item in range(first, first + self._items):
             place = item * self._world_size + self._rank
             if place // self._num_images != current:
                 current = place // self._num_images
-                generator = torch.Generator().manual_seed(self._seed + 1_000_003 * current)
+                generator = torch.Generator().manual_seed(self._seed + _SEED_STEP * current)
                 permutation = torch.randperm(self._num_images, generator=generator)
-            yield int(permutation[place % self._num_images])
+            yield int(permutation[place % self._num_images]), self._seed + _SEED_STEP * place
 
 
 def _provenance(config: TrainDetectorConfig, train: CocoDataset, val: CocoDataset) -> Provenance:

@@ -114,6 +114,9 @@ class ProxyConfig:
     """Greatest norm of the whole gradient; 0 for no limit."""
     device: str = "auto"
     """torch's name of a device; ``auto`` is the first GPU if there is one."""
+    num_threads: int = 0
+    """Threads of a training on the CPU; 1 is right for small networks and where cores are shared,
+    0 leaves torch's own number."""
     precision: str = "float32"
     """``float32``, or ``bfloat16`` for mixed precision."""
     download: bool = False
@@ -132,6 +135,7 @@ class ProxyConfig:
             held_out_images=self.held_out_images,
             crop_padding_px=self.crop_padding_px,
             gradient_clip=self.gradient_clip,
+            num_threads=self.num_threads,
         )
         if self.first_filters < WIDTH_STEP or self.first_filters % WIDTH_STEP:
             raise ValueError(

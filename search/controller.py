@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from search.config import ControllerConfig
 from search.randomness import stream
 from search.space import Choice, SearchSpace
+from search.threads import limited_threads
 
 NEVER = -1e9
 """Logit of an option that a decision does not have: finite, so that gradients are too."""
@@ -128,7 +129,8 @@ class Controller:
 
     def propose(self, number: int) -> tuple[int, ...]:
         """Return the decisions for the trial of that number."""
-        return self.policy.sample(stream("proposal", self.seed, number))
+        with limited_threads(1):
+            return self.policy.sample(stream("proposal", self.seed, number))
 
     def learn(self, batch: Iterable[Proposal]) -> None:
         """Improve the policy by one batch, taken as drawn from the policy as it is now.
@@ -145,12 +147,13 @@ class Controller:
         # The first batch has no past rewards; its own mean is the nearest there is.
         baseline = sum(rewards) / len(rewards) if self.baseline is None else self.baseline
         advantage_b = torch.tensor(rewards, dtype=torch.float64) - baseline
-        with torch.no_grad():
-            before_bt = _chosen(self.policy(decisions_bt), decisions_bt)
-        for _ in range(self.config.epochs_per_update):
-            self._optimizer.zero_grad()
-            torch.autograd.backward(self._loss(decisions_bt, before_bt, advantage_b))
-            self._optimizer.step()
+        with limited_threads(1):
+            with torch.no_grad():
+                before_bt = _chosen(self.policy(decisions_bt), decisions_bt)
+            for _ in range(self.config.epochs_per_update):
+                self._optimizer.zero_grad()
+                torch.autograd.backward(self._loss(decisions_bt, before_bt, advantage_b))
+                self._optimizer.step()
         for reward in rewards:
             weight = self.config.baseline_weight
             baseline = weight * baseline + (1 - weight) * reward

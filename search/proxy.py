@@ -20,6 +20,7 @@ from backbone.network import CellNetwork, NetworkConfig, penultimate_filters
 from backbone.operations import SameConv2d
 from search.config import ProxyConfig
 from search.randomness import stream
+from search.threads import limited_threads
 
 MOMENTUM = 0.9
 """Paper, appendix A.6."""
@@ -185,7 +186,7 @@ def train_proxy(
     autocast = torch.autocast(
         device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"
     )
-    with autocast:
+    with autocast, limited_threads(config.num_threads):
         _fit(network, train, config, stream("proxy", seed))
         _measure_statistics(network, train)
         return _accuracy(network, val)

@@ -88,7 +88,7 @@ class ProxyAccuracy:
     def arguments(self) -> Mapping[str, Any]:
         """The config without where the data lie, which their fingerprints tell better."""
         arguments = plain(self.config)
-        for name in ("data_root", "download", "device"):
+        for name in ("data_root", "download", "device", "num_threads"):
             del arguments[name]
         return {"reward": "proxy_accuracy", "proxy": arguments}
 

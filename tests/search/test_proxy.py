@@ -17,12 +17,13 @@ from search.proxy import (
 from search.randomness import stream
 from search.reward import ProxyAccuracy, Reward
 from search.space import SearchSpace
+from search.threads import limited_threads
 
 SPACE = SearchSpace(operations=("identity", "conv_3x3", "max_pool_3x3"), num_blocks=1)
 CELLS = SPACE.to_genotype([0, 1, 1, 1, 0] * 2)
 CONFIG = ProxyConfig(
     data_root="", num_cells=1, first_filters=4, epochs=3, batch_size=16, learning_rate=0.05,
-    weight_decay=1e-4, crop_padding_px=1,
+    weight_decay=1e-4, crop_padding_px=1, num_threads=1,
 )  # fmt: skip
 
 
@@ -74,7 +75,8 @@ def test_a_training_that_diverges_says_so():
 def test_the_network_has_the_first_width_that_was_asked_for(genotype):
     network = ProxyNetwork(genotype, replace(CONFIG, first_filters=8), TRAIN)
     assert network.trunk.stem[0].out_channels == 24
-    assert network(TRAIN.images[:2]).shape == (2, 2)
+    with limited_threads(1):
+        assert network(TRAIN.images[:2]).shape == (2, 2)
 
 
 def test_a_shift_and_a_flip_are_what_padding_and_cropping_give():
