@@ -136,7 +136,8 @@ class Detectron2Detector(Detector):
         with _known_warnings_hidden():
             proposals, _ = self.rpn(ImageList(batch, sizes), maps, None)
         found, _ = self.roi_heads(ImageList(batch, sizes), maps, proposals, None)
-        return [Detections(f.pred_boxes.tensor, f.scores, f.pred_classes) for f in found]
+        # Under bf16 autocast scores come in bf16.
+        return [Detections(f.pred_boxes.tensor, f.scores.float(), f.pred_classes) for f in found]
 
 
 @contextmanager
@@ -163,6 +164,7 @@ def _build_rpn(config: DetectorConfig, shapes: dict[str, ShapeSpec]) -> RPN:
             sizes=[[size] for size in config.anchor_sizes],
             aspect_ratios=[list(config.anchor_ratios)],
             strides=[shape.stride for shape in shapes.values()],
+            offset=0.0,  # as its configs have it; the class's own default is another
         ),
         anchor_matcher=Matcher([0.3, 0.7], [0, -1, 1], allow_low_quality_matches=True),
         box2box_transform=Box2BoxTransform(weights=(1.0, 1.0, 1.0, 1.0)),

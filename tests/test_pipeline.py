@@ -1,0 +1,192 @@
+"""The tools as a user runs them, in processes of their own."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(tool, *arguments, check=True, launcher=(sys.executable,), **environment):
+    done = subprocess.run(
+        [*launcher, str(ROOT / "tools" / f"{tool}.py"), *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory):
+    out = tmp_path_factory.mktemp("road")
+    arguments = (
+        "experiment=quickstart_smoke",
+        f"out={out}",
+        f"demonstration_root={out}/data",
+        "rivals=[timm:lcnet_035]",
+    )
+    return out, arguments, run("run_pipeline", *arguments)
+
+
+def data_arguments(road):
+    out = road[0]
+    return [f"data.root={out}/data/detection", "recipe=smoke"]
+
+
+def test_the_road_ends_with_a_table_and_a_page_that_needs_nothing_else(road):
+    out, _, done = road
+    assert re.search(r"searched \d+@\d+ .* timm:lcnet_035 ", " ".join(done.stdout.split()))
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    contestants = json.loads((out / "comparison.json").read_text())
+    assert [c["name"].split()[0] for c in contestants] == ["searched", "timm:lcnet_035"]
+
+
+def test_every_artifact_of_the_road_says_how_it_was_made(road):
+    out = road[0]
+    for name in (
+        "search/cells.json",
+        "searched/detector/metrics.json",
+        "rival/detector/metrics.json",
+    ):
+        record = json.loads((out / name).read_text())["provenance"]
+        assert len(record["key"]) == 64
+        assert record["versions"]["torch"]
+
+
+def test_the_road_is_gone_only_once(road):
+    out, arguments, _ = road
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
+    again = run("run_pipeline", *arguments)
+    assert again.stdout.count("already there") == 6
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == before
+
+
+def test_evaluating_the_file_and_its_results_gives_the_figures_of_the_training(road, tmp_path):
+    out = road[0]
+    data, trained = out / "data/detection", out / "searched/detector"
+    annotations = f"annotations={data}/annotations/instances_val.json"
+    run(
+        "evaluate_detector",
+        f"weights={trained}/detector.safetensors",
+        f"images={data}/val",
+        annotations,
+        f"out={tmp_path}/file",
+    )
+    run("evaluate_detector", f"results={trained}/results.json", annotations, f"out={tmp_path}/json")
+    expected = json.loads((trained / "metrics.json").read_text())
+    for way in ("file", "json"):
+        found = json.loads((tmp_path / way / "metrics.json").read_text())
+        for name in ("ap", "ap50", "ar_100"):
+            assert found[name] == pytest.approx(expected[name], abs=1e-6)
+
+
+def test_predictions_are_drawn_and_written(road, tmp_path):
+    out = road[0]
+    run(
+        "predict",
+        f"weights={out}/searched/detector/detector.safetensors",
+        f"images={out}/data/detection/val/*.png",
+        "score_threshold=0.1",
+        f"out={tmp_path}",
+    )
+    records = json.loads((tmp_path / "predictions.json").read_text())
+    assert len(records) == 8
+    assert all((tmp_path / record["drawing"]).is_file() for record in records)
+
+
+def test_backbones_are_compared_in_one_table(road, tmp_path):
+    out = road[0]
+    done = run(
+        "compare_backbones",
+        f"backbones=[{out}/searched/pretrain/backbone.safetensors,timm:lcnet_035]",
+        f"training.data.root={out}/data/detection",
+        "recipe@training.recipe=smoke",
+        f"out={tmp_path}",
+    )
+    assert "timm:lcnet_035" in done.stdout
+    assert len(json.loads((tmp_path / "comparison.json").read_text())) == 2
+
+
+def test_two_processes_train_one_detector_that_one_process_scores_alike(road, tmp_path):
+    out = road[0]
+    run(
+        "train_detector",
+        *data_arguments(road),
+        "backbone=timm:lcnet_035",
+        f"out={tmp_path}/two",
+        launcher=(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+    )
+    data = out / "data/detection"
+    run(
+        "evaluate_detector",
+        f"weights={tmp_path}/two/detector.safetensors",
+        f"images={data}/val",
+        f"annotations={data}/annotations/instances_val.json",
+        f"out={tmp_path}/one",
+    )
+    two, one = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("two", "one"))
+    assert {k: v for k, v in two.items() if k.startswith(("ap", "ar"))} == pytest.approx(
+        {k: v for k, v in one.items() if k.startswith(("ap", "ar"))}, abs=1e-6
+    )
+
+
+@pytest.mark.skipif(not find_spec("wandb"), reason="wandb is not installed")
+def test_wandb_logs_offline_without_an_account(road, tmp_path):
+    environment = {"HOME": str(tmp_path), "WANDB_API_KEY": "", "WANDB_MODE": ""}
+    run(
+        "train_detector",
+        *data_arguments(road),
+        "backbone=timm:lcnet_035",
+        "logger=wandb",
+        f"out={tmp_path}/run",
+        **environment,
+    )
+    folders = list((tmp_path / "run").glob("wandb/offline-run-*"))
+    assert len(folders) == 1
+    log = next(folders[0].glob("*.wandb")).read_bytes()
+    for name in (b"loss", b"AP50", b"learning_rate", b"lcnet_035"):
+        assert name in log
+    assert list(folders[0].rglob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data.root=/nowhere"], "error: data root /nowhere does not exist"),
+        (["backbone=nasnet_a:2@100"], "the nearest are 96 and 192"),
+        (["backbone=no.safetensors"], "error: weights file no.safetensors does not exist"),
+        (["out=/proc/nowhere"], "error: "),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_sentence(road, tmp_path, arguments, message):
+    done = run("train_detector", *data_arguments(road), f"out={tmp_path}", *arguments, check=False)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.skipif(bool(find_spec("detectron2")), reason="detectron2 is installed")
+def test_without_detectron2_its_engine_is_one_sentence(road, tmp_path):
+    done = run(
+        "train_detector",
+        *data_arguments(road),
+        "detector=detectron2",
+        f"out={tmp_path}",
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "install it as" in done.stderr
+    assert "Traceback" not in done.stderr
