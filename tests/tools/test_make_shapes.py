@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 
 import _scenes
 import _shapes
-from make_shapes import ShapesConfig, make_shapes
+from _shapes import ShapesConfig, make_shapes
 
 GOLDEN_PIXELS = "62374245473973d6d44bb750f68963eb718eabe6a0e21e77c3205613debbc087"
 """SHA-256 of a few pictures' pixels. If it changes, raise ``_shapes._FORMAT``."""
