@@ -148,7 +148,7 @@ def draw_portrait(rng: Generator, label: int, *, size_px: int, side_range_px: Ra
         side_range_px: range of the object's longest side.
     """
     layout = _Layout(size_px)
-    if rng.random() < 0.3:
+    if rng.random() < 0.15:
         in_front = _distractor(rng, centre=_centre_in(rng, 0.0, float(size_px)), largest=0.5)
         layout.place(in_front)
     shift = size_px * 0.08
@@ -157,7 +157,7 @@ def draw_portrait(rng: Generator, label: int, *, size_px: int, side_range_px: Ra
     if not layout.place(stamp, label=label, min_visible=MIN_VISIBLE_SMALL):
         layout = _Layout(size_px)  # what is in front hides it: do without
         layout.place(stamp, label=label)
-    for _ in range(int(rng.integers(4))):
+    for _ in range(int(rng.integers(3))):
         centre = _centre_at_border(rng, size_px)
         if rng.random() < 0.5:
             layout.place(_distractor(rng, centre=centre))
