@@ -11,7 +11,7 @@ from torch import Tensor
 
 MIN_SIDE_PX = 512
 """Smaller images are enlarged by a whole factor until their longer side has this many pixels."""
-LINE_SHARE = 1 / 250
+LINE_SHARE = 1 / 350
 """Width of a line as a share of the picture's longer side."""
 FONT_SHARE = 1 / 40
 """Height of the letters, likewise."""
@@ -110,17 +110,24 @@ class _Pen:
     def on(cls, picture: Image.Image) -> _Pen:
         side = max(picture.size)
         font = ImageFont.load_default(max(round(side * FONT_SHARE), 12))
-        line = max(round(side * LINE_SHARE), 1)
+        line = max(round(side * LINE_SHARE), 2)
         return cls(ImageDraw.Draw(picture), picture.size, line, font)
 
     def outline(self, rectangle: Sequence[float], color: Color) -> None:
-        x1, y1, x2, y2 = rectangle
-        # A dark rim keeps a box visible on a ground of its own colour.
         rim = max(self.line // 2, 1)
-        inner = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
-        outer = (x1 - rim, y1 - rim, max(x1, x2 - 1) + rim, max(y1, y2 - 1) + rim)
-        self.draw.rectangle(outer, outline=(0, 0, 0), width=self.line + 2 * rim)
-        self.draw.rectangle(inner, outline=color, width=self.line)
+        # Around the box, so that the smallest object stays visible inside; a dark rim on both sides
+        # keeps the line visible on a ground of its own colour.
+        dark = self._grown(rectangle, self.line + rim)
+        self.draw.rectangle(dark, outline=(0, 0, 0), width=self.line + 2 * rim)
+        self.draw.rectangle(self._grown(rectangle, self.line), outline=color, width=self.line)
+
+    def _grown(self, rectangle: Sequence[float], margin: int) -> Rectangle:
+        """Return the rectangle with a margin around it, as far as the picture goes."""
+        x1, y1, x2, y2 = rectangle
+        left, top = max(x1 - margin, 0), max(y1 - margin, 0)
+        right = min(x2 + margin, self.size[0]) - 1
+        bottom = min(y2 + margin, self.size[1]) - 1
+        return left, top, max(left, right), max(top, bottom)
 
     def write(
         self, text: str, rectangle: Sequence[float], color: Color, taken: Sequence[Rectangle]

@@ -60,8 +60,11 @@ class Records:
 
     def __init__(self, source: str | Path, kind: str, rows: object) -> None:
         self.source, self.kind = source, kind
+        self._plural = kind[:-1] + "ies" if kind.endswith("y") else kind + "s"
         if not isinstance(rows, list):
-            raise ValueError(f"{source}: the {kind}s must be a JSON list, not {_shown(rows)}")
+            raise ValueError(
+                f"{source}: the {self._plural} must be a JSON list, not {_shown(rows)}"
+            )
         self.rows: list[dict[str, Any]] = rows
         if not set(map(type, rows)) <= {dict}:
             position = next(i for i, row in enumerate(rows) if not isinstance(row, dict))
@@ -131,7 +134,7 @@ class Records:
         distinct, counts = np.unique(values, return_counts=True)
         if distinct.size < values.size:
             raise ValueError(
-                f"{self.source}: {counts.max()} {self.kind}s have {key} "
+                f"{self.source}: {counts.max()} {self._plural} have {key} "
                 f"{distinct[counts.argmax()]}; every {self.kind} needs its own"
             )
         return values

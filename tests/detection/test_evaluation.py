@@ -117,3 +117,35 @@ def test_results_of_another_program_that_do_not_fit_are_refused(truth, tmp_path,
         read_results(path, CocoAnnotations.load(truth[0]))
     for word in words:
         assert word in str(caught.value)
+
+
+def test_an_object_with_id_0_counts_as_found_and_the_file_stays_as_it_was(tmp_path):
+    path = tmp_path / "instances.json"
+    data = {
+        "images": [{"id": 0, "file_name": "a.png", "width": 50, "height": 50}],
+        "annotations": [{"id": 0, "image_id": 0, "category_id": 0, "bbox": [5, 5, 20, 20]}],
+        "categories": [{"id": 0, "name": "cat"}],
+    }
+    path.write_text(json.dumps(data))
+    before = path.read_bytes()
+    found = [{"image_id": 0, "category_id": 0, "bbox": [5, 5, 20, 20], "score": 0.9}]
+    assert evaluate_coco(path, found).ap == pytest.approx(100)
+    assert path.read_bytes() == before
+
+
+def test_figures_of_some_images_only_are_those_of_a_file_with_only_them(tmp_path):
+    image = {"file_name": "a.png", "width": 50, "height": 50}
+    truth = {
+        "images": [{"id": 1, **image}, {"id": 2, **image}],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 1, "bbox": [5, 5, 20, 20]} for i in (1, 2)
+        ],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(truth))
+    found = [{"image_id": 2, "category_id": 1, "bbox": [5, 5, 20, 20], "score": 0.9}]
+    assert evaluate_coco(path, found, image_ids=[2]).ap == pytest.approx(100)
+    assert evaluate_coco(path, found, image_ids=[1]).ap == 0
+    with pytest.raises(ValueError, match="has no image with id 3"):
+        evaluate_coco(path, found, image_ids=[1, 3])

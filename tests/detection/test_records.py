@@ -17,7 +17,8 @@ quick = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 IDS = st.integers(0, 2**40)
-JSON_VALUES = st.recursive(
+TROUBLE = [float("nan"), float("inf"), float("-inf"), -1, 0, 0.5, 1e308, 2**63, "", "1", True]
+JSON_VALUES = st.sampled_from(TROUBLE) | st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(10**30), 10**30)
@@ -140,6 +141,44 @@ def test_any_value_in_results_is_either_scored_or_refused(tmp_path, data, wrong,
         assert "found.json: detection" in refusal
     else:
         evaluate_coco(path, checked)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        7,
+        {},
+        [],
+        [1, 2, 3],
+        [1, 2, 3, 4, 5],
+        [1, 2, 3, "4"],
+        [1, 2, 3, True],
+        [1, 2, 3, [4]],
+        [1, 2, 3, 10**400],
+        [float("nan"), 2, 3, 4],
+        [1, float("-inf"), 3, 4],
+        [1, 2, float("inf"), 4],
+    ],
+)
+def test_what_is_not_four_finite_numbers_is_no_box(value):
+    records = Records("f.json", "annotation", [{"bbox": [1, 2, 3, 4]}, {"id": 6, "bbox": value}])
+    with pytest.raises(ValueError, match=r"f\.json: annotation 6 has bbox .* four finite numbers"):
+        records.boxes("bbox")
+
+
+@pytest.mark.parametrize("value", [None, "0.5", True, [0.5], float("nan"), float("inf"), 10**400])
+def test_what_is_no_finite_number_is_no_score(value):
+    records = Records("f.json", "detection", [{"score": 1}, {"score": value}])
+    with pytest.raises(ValueError, match=r"f\.json: detection number 2 has score .* finite number"):
+        records.numbers("score")
+
+
+@pytest.mark.parametrize("value", [None, 2, "1", [1], float("nan")])
+def test_what_is_neither_0_nor_1_is_no_flag(value):
+    records = Records("f.json", "annotation", [{"iscrowd": 1}, {"id": 6, "iscrowd": value}])
+    with pytest.raises(ValueError, match=r"f\.json: annotation 6 has iscrowd .* must be 0 or 1"):
+        records.flags("iscrowd")
 
 
 @pytest.mark.parametrize("over", [EDGE_PX, EDGE_PX + 0.01])
