@@ -20,10 +20,10 @@ from backbone.artifacts import write_json
 from backbone.config import ClassifierRecipe, PretrainConfig
 from backbone.images import ImageSet, load_image_set
 from backbone.optimization import build_optimizer, warmup_cosine
-from backbone.provenance import Provenance, fingerprint_file, recorded_key
+from backbone.provenance import Provenance, fingerprint_file
 from backbone.specs import Classifier, build_backbone, describe_spec
 from backbone.trainer import Stopwatch, build_trainer, expected_warnings_hidden, resume_point
-from backbone.weights import read_about, save_classifier
+from backbone.weights import read_about, read_current, save_classifier
 
 CHECKPOINT_NAME = "last.ckpt"
 
@@ -122,11 +122,8 @@ def describe_backbone_source(spec: str) -> str:
 
 
 def _finished(path: Path, provenance: Provenance) -> PretrainResult | None:
-    try:
-        about = read_about(path, kind="backbone")
-    except (FileNotFoundError, ValueError):
-        return None
-    if recorded_key(about) != provenance.key:
+    about = read_current(path, provenance, kind="backbone")
+    if about is None:
         return None
     metrics = about["metrics"]
     return PretrainResult(path, metrics["accuracy"], metrics["seconds"], skipped=True)

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from backbone.artifacts import replacing
+from backbone.provenance import Provenance, recorded_key
 from backbone.specs import LEVELS, Backbone, rebuild_backbone
 
 METADATA_KEY = "nasdet"
@@ -70,6 +71,15 @@ def read_about(path: str | Path, *, kind: str | None = None) -> dict[str, Any]:
     if kind is not None and about.get("kind") != kind:
         raise ValueError(f"weights file {path} holds a {about.get('kind')}, not a {kind}")
     return about
+
+
+def read_current(path: str | Path, provenance: Provenance, *, kind: str) -> dict[str, Any] | None:
+    """Return what a weights file says of itself if it was made from these things, else None."""
+    try:
+        about = read_about(path, kind=kind)
+    except (FileNotFoundError, ValueError):
+        return None
+    return about if recorded_key(about) == provenance.key else None
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str | Path) -> None:

@@ -75,7 +75,7 @@ def predict_images(
         strict=True,
     ):
         pixels = read_image(path)
-        found = _detect(detector, info, pixels, score_threshold=score_threshold)
+        found = detect(detector, info, pixels, score_threshold=score_threshold)
         drawing = draw_detections(pixels, found.boxes, found.labels, found.scores, info.class_names)
         with replacing(out_dir / name) as temporary:
             drawing.save(temporary)
@@ -85,9 +85,10 @@ def predict_images(
 
 
 @torch.inference_mode()
-def _detect(
+def detect(
     detector: Detector, info: DetectorInfo, pixels: Tensor, *, score_threshold: float
 ) -> Detections:
+    """Detect in one image as read, (3, H, W) uint8; boxes are in its own pixels."""
     image, _ = resize_image(pixels, shortest=info.shortest_side_px, longest=info.longest_side_px)
     device = next(detector.parameters()).device
     found = rescale(detector.predict([image.to(device)])[0], image.shape[-2:], pixels.shape[-2:])

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from backbone.artifacts import replacing
 from backbone.images import read_image
 from detection.config import DetectionDataConfig
 from detection.data import load_split
 from detection.drawing import contact_sheet, draw_detections
-from detection.inference import rescale
+from detection.predict import detect
 from detection.weights import load_detector
 
 
-@torch.inference_mode()
 def draw_showcase(
     detector_path: Path,
     data: DetectionDataConfig,
@@ -41,20 +38,11 @@ def draw_showcase(
     chosen = [i for i in range(len(val)) if len(val.annotations.boxes_of(i))][:num_images]
     pictures = []
     for index in chosen:
-        example = val[index]
         record = val.annotations.images[index]
-        found = rescale(
-            detector.predict([example.image])[0], example.image.shape[-2:], example.original_size
-        )
-        kept = found.scores >= score_threshold
+        pixels = read_image(val.image_root / record.file_name, size=(record.width, record.height))
+        found = detect(detector, info, pixels, score_threshold=score_threshold)
         pictures.append(
-            draw_detections(
-                read_image(val.image_root / record.file_name, size=(record.width, record.height)),
-                found.boxes[kept],
-                found.labels[kept],
-                found.scores[kept],
-                info.class_names,
-            )
+            draw_detections(pixels, found.boxes, found.labels, found.scores, info.class_names)
         )
     with replacing(path) as temporary:
         contact_sheet(pictures, columns=4).save(temporary)

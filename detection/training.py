@@ -25,7 +25,7 @@ from backbone.trainer import (
     local_processes,
     resume_point,
 )
-from backbone.weights import read_about
+from backbone.weights import read_about, read_current
 from detection.config import DetectorRecipe, TrainDetectorConfig
 from detection.data import CocoDataset, DetectionBatch, collate, load_split
 from detection.detector import Detector, build_detector
@@ -85,7 +85,7 @@ def train_detector(
     provenance = _provenance(config, train, val)
     path = out_dir / "detector.safetensors"
     metrics_path = out_dir / "metrics.json"
-    trained = _is_current(path, provenance)
+    trained = read_current(path, provenance, kind="detector") is not None
     record = read_record(metrics_path)
     if trained and recorded_key(record) == provenance.key:
         return DetectorResult(path, CocoMetrics.from_dict(record), record["seconds"], skipped=True)
@@ -318,13 +318,6 @@ def _provenance(config: TrainDetectorConfig, train: CocoDataset, val: CocoDatase
             )
         },
     )
-
-
-def _is_current(path: Path, provenance: Provenance) -> bool:
-    try:
-        return recorded_key(read_about(path, kind="detector")) == provenance.key
-    except (FileNotFoundError, ValueError):
-        return False
 
 
 def _device(accelerator: str) -> torch.device:

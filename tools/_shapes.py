@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from tqdm import tqdm
 
 from _scenes import (
     CLASSES,
@@ -185,6 +186,17 @@ def _manifest(config: ShapesConfig) -> dict[str, Any]:
     """What decides the data, as JSON's types; the number of workers does not."""
     made_by = {name: value for name, value in asdict(config).items() if name != "num_workers"}
     return {"format": _FORMAT, **made_by}
+
+
+def make_shapes_with_bar(config: ShapesConfig, root: Path) -> None:
+    """``make_shapes`` with a progress bar."""
+    with tqdm(unit=" images", desc="drawing") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        make_shapes(config, root, progress=progress)
 
 
 def is_made(config: ShapesConfig, root: Path) -> bool:

@@ -8,24 +8,18 @@ from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 from _run import plain_errors
 from _schemas import MakeShapes, register_schemas
-from _shapes import make_shapes
+from _shapes import make_shapes_with_bar
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="make_shapes")
 def main(config: DictConfig) -> None:
-    with plain_errors(), tqdm(unit=" images", desc="drawing") as bar:
+    with plain_errors():
         settings = OmegaConf.to_object(config)
         assert isinstance(settings, MakeShapes)
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        make_shapes(settings.shapes, Path(settings.out), progress=progress)
+        make_shapes_with_bar(settings.shapes, Path(settings.out))
     print(f"demonstration data: {settings.out}")
 
 

@@ -66,22 +66,14 @@ def run_pipeline(settings: RunPipeline, out: Path, loggers: Sequence[Logger]) ->
 
 
 def _make_data(settings: RunPipeline) -> None:
-    from tqdm import tqdm
-
-    from _shapes import is_made, make_shapes
+    from _shapes import is_made, make_shapes_with_bar
 
     assert settings.demonstration is not None
     root = Path(settings.demonstration_root)
     if is_made(settings.demonstration, root):
         print("demonstration data: already there")
         return
-    with tqdm(unit=" images", desc="drawing") as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        make_shapes(settings.demonstration, root, progress=progress)
+    make_shapes_with_bar(settings.demonstration, root)
 
 
 def _search(settings: RunPipeline, out: Path, loggers: Sequence[Logger]) -> tuple[Path, float]:
