@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+# Whoever runs the tests may have asked for tracebacks.
+_USUAL = {"OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
 
 
 def run(tool, *arguments, check=True, launcher=(sys.executable,), **environment):
     done = subprocess.run(
         [*launcher, str(ROOT / "tools" / f"{tool}.py"), *map(str, arguments)],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        env=os.environ | _USUAL | environment,
         capture_output=True,
         text=True,
         check=False,
