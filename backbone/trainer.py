@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 
 EXPECTED_WARNINGS = (
@@ -56,8 +56,13 @@ def build_trainer(  # noqa: PLR0913  # a trainer has that many independent setti
     root: Path,
     distributed_sampler: bool = True,
 ) -> L.Trainer:
-    """Make a trainer; under torchrun it joins the other processes, on the CPU too."""
+    """Make a trainer; under torchrun it joins the other processes, on the CPU too.
+
+    A progress bar among ``callbacks`` takes the place of the usual one.
+    """
     processes = local_processes()
+    has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    own_bar = [] if has_bar else [TQDMProgressBar(refresh_rate=5)]
     return L.Trainer(
         max_epochs=max_epochs,
         max_steps=max_steps,
@@ -68,7 +73,7 @@ def build_trainer(  # noqa: PLR0913  # a trainer has that many independent setti
         precision=precision,  # type: ignore[arg-type]  # a literal type; Lightning checks it
         gradient_clip_val=gradient_clip or None,
         logger=list(loggers) or False,
-        callbacks=[*callbacks, TQDMProgressBar(refresh_rate=5)],
+        callbacks=[*callbacks, *own_bar],
         default_root_dir=root,
         log_every_n_steps=10,
         num_sanity_val_steps=0,

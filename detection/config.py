@@ -11,6 +11,15 @@ from dataclasses import dataclass, field
 NECK_NORMS = ("none", "batch")
 OPTIMIZERS = ("adamw", "sgd")
 BAD_BOXES = ("error", "drop")
+_LOWEST = {
+    "neck_channels": 1,
+    "head_features": 1,
+    "rpn_batch": 1,
+    "roi_batch": 1,
+    "max_detections": 1,
+    "roi_samples": 0,
+    "crop_levels": 0,
+}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -43,6 +52,11 @@ class DetectorConfig:
     roi_samples: int = 0
     """Points along each side of a crop's cell at which the map is read; 0 takes as many as the
     cell has pixels."""
+    crop_levels: int = 0
+    """How many maps, from the finest on, the box head's crops are taken from, each crop from the
+    one that fits its size; 0: from all of the backbone's."""
+    class_agnostic_boxes: bool = False
+    """Whether the box head refines a box in one way for all classes instead of one per class."""
     score_threshold: float = 0.05
     """Detections below this score are dropped, 0 to 1."""
     nms_threshold: float = 0.5
@@ -53,13 +67,11 @@ class DetectorConfig:
     def __post_init__(self) -> None:
         if self.neck_norm not in NECK_NORMS:
             raise ValueError(f"unknown neck_norm {self.neck_norm!r}; choose from {NECK_NORMS}")
-        for name in ("neck_channels", "head_features", "rpn_batch", "roi_batch", "max_detections"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, lowest in _LOWEST.items():
+            if getattr(self, name) < lowest:
+                raise ValueError(f"{name} must be at least {lowest}, not {getattr(self, name)}")
         if not self.anchor_sizes or min(self.anchor_sizes) <= 0 or min(self.anchor_ratios) <= 0:
             raise ValueError("anchors need sizes and ratios above 0")
-        if self.roi_samples < 0:
-            raise ValueError(f"roi_samples must be at least 0, not {self.roi_samples}")
         for name in ("score_threshold", "nms_threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")

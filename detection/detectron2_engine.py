@@ -89,7 +89,7 @@ class Detectron2Detector(Detector):
             else None,
         )
         shapes = self.neck.output_shape()
-        crops = list(shapes)[: len(backbone.out)]
+        crops = list(shapes)[: config.crop_levels or len(backbone.out)]
         self.rpn = _build_rpn(config, shapes)
         self.roi_heads = StandardROIHeads(
             num_classes=num_classes,
@@ -112,6 +112,7 @@ class Detectron2Detector(Detector):
                 ShapeSpec(channels=config.head_features),
                 box2box_transform=Box2BoxTransform(weights=(10.0, 10.0, 5.0, 5.0)),
                 num_classes=num_classes,
+                cls_agnostic_bbox_reg=config.class_agnostic_boxes,
                 test_score_thresh=config.score_threshold,
                 test_nms_thresh=config.nms_threshold,
                 test_topk_per_image=config.max_detections,

@@ -25,6 +25,20 @@ POOLED_SIDE = 7
 """Rows and columns of the crop that the box head sees (Lin et al. 2017)."""
 
 
+class ClassAgnosticPredictor(nn.Module):
+    """Class scores, and one refined box for all classes, repeated as ``RoIHeads`` expects it."""
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.cls_score = nn.Linear(in_channels, num_classes)
+        self.bbox_pred = nn.Linear(in_channels, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (R, in_channels) to scores (R, num_classes) and boxes (R, 4 * num_classes)."""
+        return self.cls_score(x), self.bbox_pred(x).repeat(1, self.num_classes)
+
+
 class TorchvisionDetector(Detector):
     """``Detector`` from ``torchvision.models.detection``."""
 
@@ -60,12 +74,15 @@ class TorchvisionDetector(Detector):
             },
             nms_thresh=0.7,
         )
+        predictor = ClassAgnosticPredictor if config.class_agnostic_boxes else FastRCNNPredictor
         self.roi_heads = RoIHeads(
             MultiScaleRoIAlign(
-                list(backbone.out), output_size=POOLED_SIDE, sampling_ratio=config.roi_samples
+                list(backbone.out)[: config.crop_levels or None],
+                output_size=POOLED_SIDE,
+                sampling_ratio=config.roi_samples,
             ),
             TwoMLPHead(config.neck_channels * POOLED_SIDE**2, config.head_features),
-            FastRCNNPredictor(config.head_features, num_classes + 1),
+            predictor(config.head_features, num_classes + 1),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
             batch_size_per_image=config.roi_batch,

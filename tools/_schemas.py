@@ -142,10 +142,17 @@ class RunPipeline:
     """The detector training; its ``backbone`` is filled in."""
     logger: LoggerConfig
     """Where figures are logged."""
+    at_once: int = 1
+    """How many backbones are trained at the same time, each in a process of its own with its share
+    of the CPU cores and loggers of its own: small networks gain little from several threads."""
     demonstration: ShapesConfig | None = None
     """If given, demonstration data are made first, in ``demonstration_root``."""
     demonstration_root: str = "data/shapes"
     """Where; the stages' data roots lie below it."""
+
+    def __post_init__(self) -> None:
+        if self.at_once < 1:
+            raise ValueError(f"at_once must be at least 1, not {self.at_once}")
 
 
 def register_schemas() -> None:

@@ -14,15 +14,14 @@ import json
 import multiprocessing
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _children import end_with_parent
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
@@ -224,21 +223,8 @@ def _drawn(batches: list[_Batch], num_workers: int) -> Iterator[list[dict[str, A
         return
     # spawn: a fork of a process whose libraries run threads may hang
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, spawn, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(num_workers, spawn, initializer=end_with_parent) as pool:
         yield from pool.map(_write_batch, batches)
-
-
-def _end_with_parent() -> None:
-    """See that this process ends when its parent is killed; a pool's waits for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    sentinel = parent.sentinel
-
-    def watch() -> None:
-        wait([sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write_batch(batch: _Batch) -> list[dict[str, Any]]:

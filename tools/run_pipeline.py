@@ -10,19 +10,24 @@ was interrupted goes on from its last checkpoint.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
+from _children import end_with_parent
 from omegaconf import DictConfig
 
 from _run import build_loggers, finish_loggers, log_images, plain_errors, start_run
 from _schemas import RunPipeline, register_schemas
 
 if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
     from lightning.pytorch.loggers import Logger
 
     from detection.comparison import Contestant
@@ -51,16 +56,16 @@ def run_pipeline(settings: RunPipeline, out: Path, loggers: Sequence[Logger]) ->
     filters = penultimate_filters(Genotype.load(cells), settings.first_filters)
     spec = f"{cells}:{settings.num_cells}@{filters}"
     side = settings.training.data.shortest_side_px
-    own = _train(settings, "searched", spec, out / "searched", loggers)
-    own.seconds["search"] = search_seconds
-    contestants = [own]
+    roads = [_Road("searched", spec, out / "searched")]
     if settings.rivals:
-        wanted = own.mult_adds
+        wanted = measure_cost(build_backbone(spec), side_px=side).mult_adds
         rival = min(
             settings.rivals,
             key=lambda s: abs(measure_cost(build_backbone(s), side_px=side).mult_adds - wanted),
         )
-        contestants.append(_train(settings, rival, rival, out / "rival", loggers))
+        roads.append(_Road(rival, rival, out / "rival"))
+    contestants = _train_all(settings, roads, loggers)
+    contestants[0].seconds["search"] = search_seconds
     _report(settings, out, contestants, loggers)
     print(f"report: {out / 'report.html'}  (this run took {time.monotonic() - start:.0f} s)")
 
@@ -91,8 +96,59 @@ def _search(settings: RunPipeline, out: Path, loggers: Sequence[Logger]) -> tupl
     return result.path, result.seconds
 
 
+@dataclass(frozen=True, slots=True)
+class _Road:
+    """One backbone's way from its spec to its AP."""
+
+    name: str
+    spec: str
+    out: Path
+
+
+def _train_all(
+    settings: RunPipeline, roads: Sequence[_Road], loggers: Sequence[Logger]
+) -> list[Contestant]:
+    """Go every road, ``settings.at_once`` at a time."""
+    at_once = min(settings.at_once, len(roads))
+    if at_once == 1:
+        return [_train(settings, road, loggers, ()) for road in roads]
+    # spawn: a fork of a process whose libraries run threads may hang
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(at_once, spawn, initializer=end_with_parent) as pool:
+        futures = [
+            pool.submit(_train_in_child, settings, road, lane % at_once, at_once)
+            for lane, road in enumerate(roads)
+        ]
+        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        failed = [error for future in done if (error := future.exception()) is not None]
+        if failed:
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise failed[0]
+        return [future.result() for future in futures]
+
+
+def _train_in_child(settings: RunPipeline, road: _Road, lane: int, at_once: int) -> Contestant:
+    """Go one road with a share of the cores; its progress bar has the ``lane``-th line."""
+    import torch
+    from lightning.pytorch.callbacks import TQDMProgressBar
+
+    class NamedBar(TQDMProgressBar):
+        def get_metrics(self, *arguments: Any) -> dict[str, Any]:
+            metrics = super().get_metrics(*arguments)
+            metrics.pop("v_num", None)
+            return {"of": road.name, **metrics}
+
+    torch.set_num_threads(max((os.cpu_count() or 1) // at_once, 1))
+    loggers = build_loggers(settings.logger, road.out)
+    bar = NamedBar(refresh_rate=5, process_position=lane)
+    contestant = _train(settings, road, loggers, [bar])
+    finish_loggers(loggers)
+    return contestant
+
+
 def _train(
-    settings: RunPipeline, name: str, spec: str, out: Path, loggers: Sequence[Logger]
+    settings: RunPipeline, road: _Road, loggers: Sequence[Logger], callbacks: Sequence[Callback]
 ) -> Contestant:
     """Pretrain a backbone, train a detector on it and put down what came out."""
     from backbone.cost import measure_cost
@@ -102,13 +158,17 @@ def _train(
     from detection.showcase import draw_showcase
     from detection.training import train_detector
 
+    name, spec, out = road.name, road.spec, road.out
     pretrained = pretrain_backbone(
-        replace(settings.pretrain, backbone=spec), out / "pretrain", loggers=loggers
+        replace(settings.pretrain, backbone=spec),
+        out / "pretrain",
+        loggers=loggers,
+        callbacks=callbacks,
     )
     accuracy = f"accuracy {100 * pretrained.accuracy:.1f} %"
     _say(f"pretrain {name}", accuracy, pretrained.seconds, skipped=pretrained.skipped)
     training = replace(settings.training, backbone=str(pretrained.path))
-    detector = train_detector(training, out / "detector", loggers=loggers)
+    detector = train_detector(training, out / "detector", loggers=loggers, callbacks=callbacks)
     for logger in loggers:
         logger.log_metrics({f"{name}/{key}": v for key, v in headline(detector.metrics).items()})
     ap = f"AP {detector.metrics.ap:.1f}"

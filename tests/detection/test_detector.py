@@ -44,9 +44,10 @@ def example(height, width, boxes, labels):
     return torch.rand(3, height, width), target
 
 
+@pytest.mark.parametrize("options", [{}, {"crop_levels": 1, "class_agnostic_boxes": True}], ids=str)
 @pytest.mark.parametrize("engine", ENGINES)
-def test_losses_are_finite_and_reach_every_weight(engine):
-    detector = make(engine, neck_norm="batch").train()
+def test_losses_are_finite_and_reach_every_weight(engine, options):
+    detector = make(engine, neck_norm="batch", **options).train()
     torch.manual_seed(0)
     images, targets = zip(
         example(64, 96, [[8.0, 8.0, 40.0, 40.0]], [2]),
@@ -84,6 +85,27 @@ def test_detections_lie_inside_their_own_image_and_come_best_first(engine):
         assert detections.boxes[:, 3].max() <= image.shape[1]
         assert set(detections.labels.tolist()) <= {0, 1, 2}
         assert torch.equal(detections.scores, detections.scores.sort(descending=True).values)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_class_agnostic_boxes_are_one_per_proposal(engine):
+    detector = make(engine, class_agnostic_boxes=True).eval()
+    assert detector.roi_heads.box_predictor.bbox_pred.out_features == 4
+    with torch.inference_mode():
+        found = detector.predict([torch.rand(3, 64, 64)])[0]
+    boxes = {tuple(box) for box in found.boxes.round().tolist()}
+    # Every proposal comes back once per class, in the same place.
+    assert len(boxes) < len(found.boxes)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_crops_come_from_as_many_levels_as_asked_for(engine):
+    detector = make(engine, crop_levels=1).eval()
+    image = [torch.rand(3, 64, 64)]
+    pooler = getattr(detector.roi_heads, "box_roi_pool", None) or detector.roi_heads.box_pooler
+    assert len(getattr(pooler, "level_poolers", getattr(pooler, "featmap_names", ()))) == 1
+    with torch.inference_mode():
+        assert len(detector.predict(image)[0].boxes) > 0
 
 
 @pytest.mark.parametrize("engine", ENGINES)
