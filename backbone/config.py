@@ -57,6 +57,8 @@ class PretrainConfig:
     data_root: str
     """Image folder with ``train`` and ``val``, or the place of CIFAR-10."""
     recipe: ClassifierRecipe
+    grayscale: bool = False
+    """Whether the backbone sees images without their colours, here and wherever its weights go."""
     download: bool = False
     """Whether CIFAR-10 may be fetched into ``data_root``."""
     seed: int = 0

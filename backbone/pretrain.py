@@ -58,7 +58,7 @@ def pretrain_backbone(
         FileNotFoundError: if the spec's file or the data are missing.
         ValueError: if the spec names nothing, or an image is damaged.
     """
-    description = describe_backbone_source(config.backbone)
+    description = describe_backbone_source(config.backbone, grayscale=config.grayscale)
     train = load_image_set(config.data_root, "train", download=config.download)
     val = load_image_set(config.data_root, "val", download=config.download)
     if train.classes != val.classes:
@@ -77,7 +77,8 @@ def pretrain_backbone(
         return done
 
     L.seed_everything(config.seed, verbose=False)
-    classifier = Classifier(build_backbone(config.backbone), num_classes=len(train.classes))
+    backbone = build_backbone(config.backbone, grayscale=config.grayscale)
+    classifier = Classifier(backbone, num_classes=len(train.classes))
     module = ClassifierModule(classifier, config.recipe, steps_per_epoch=_steps(train, config))
     checkpoint = out_dir / f"{provenance.key[:12]}-{CHECKPOINT_NAME}"
     trainer = build_trainer(
@@ -113,12 +114,12 @@ def pretrain_backbone(
     return PretrainResult(path, module.accuracy, module.seconds, skipped=False)
 
 
-def describe_backbone_source(spec: str) -> str:
+def describe_backbone_source(spec: str, *, grayscale: bool) -> str:
     """Return a digest of what a spec's network starts from: its description, or its weights."""
     if spec.endswith(".safetensors"):
         read_about(spec, kind="backbone")
         return fingerprint_file(spec)
-    return Provenance(stage="spec", arguments=describe_spec(spec)).key
+    return Provenance(stage="spec", arguments=describe_spec(spec, grayscale=grayscale)).key
 
 
 def _finished(path: Path, provenance: Provenance) -> PretrainResult | None:

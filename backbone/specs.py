@@ -20,6 +20,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from backbone.genotype import Genotype
 from backbone.imports import absent_while_importing
@@ -77,6 +78,8 @@ class Backbone(nn.Module):
         self.channels = {level: channels[level] for level in out}
         self.strides = {level: strides[level] for level in out}
         self.mean, self.std = tuple(mean), tuple(std)
+        self.grayscale = bool(description.get("grayscale", False))
+        """Whether images lose their colours first (ITU-R BT.601 luma in all three channels)."""
         self._mean: Tensor
         self._std: Tensor
         self.register_buffer("_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
@@ -88,6 +91,8 @@ class Backbone(nn.Module):
                 f"images must be at least {MIN_SIDE_PX} pixels high and wide, "
                 f"not {tuple(images.shape[-2:])}"
             )
+        if self.grayscale:
+            images = rgb_to_grayscale(images, num_output_channels=3)
         maps = self.body((images - self._mean) / self._std)
         return {level: maps[level] for level in self.out}
 
@@ -97,6 +102,7 @@ def build_backbone(
     *,
     pretrained: bool = False,
     norm: str = "batch",
+    grayscale: bool = False,
     out: Sequence[str] = LEVELS,
 ) -> Backbone:
     """Build the backbone that a spec names.
@@ -107,6 +113,8 @@ def build_backbone(
             ``.safetensors`` spec always comes with its weights.
         norm: ``batch``, or ``frozen``: batch normalization that keeps its statistics, scale and
             shift.
+        grayscale: take the colours out of images first, where they tell nothing. A
+            ``.safetensors`` spec sees what it was trained to see, whatever this says.
         out: names of the maps wanted, among ``c2`` to ``c5``.
 
     Raises:
@@ -123,13 +131,15 @@ def build_backbone(
 
         backbone = load_backbone(path, out=out)
     else:
-        backbone = rebuild_backbone(describe_spec(spec), pretrained=pretrained, out=out)
+        backbone = rebuild_backbone(
+            describe_spec(spec, grayscale=grayscale), pretrained=pretrained, out=out
+        )
     if norm == "frozen":
         freeze_batch_norm(backbone)
     return backbone
 
 
-def describe_spec(spec: str) -> dict[str, Any]:
+def describe_spec(spec: str, *, grayscale: bool = False) -> dict[str, Any]:
     """Return what ``rebuild_backbone`` needs to build a spec's backbone, as JSON's types.
 
     A file's contents take the place of its name, so that the description stands alone.
@@ -138,9 +148,10 @@ def describe_spec(spec: str) -> dict[str, Any]:
         ValueError: if the spec names nothing.
         FileNotFoundError: if its ``cells.json`` does not exist.
     """
+    images = {"grayscale": True} if grayscale else {}
     family, _, name = spec.partition(":")
     if family in ("timm", "torchvision") and name:
-        return {"family": family, "name": name}
+        return {"family": family, "name": name, **images}
     match = re.fullmatch(r"(?P<cells>.+):(?P<n>\d+)@(?P<f>\d+)", spec)
     if match is None:
         near = difflib.get_close_matches(family, [*PUBLISHED, "timm", "torchvision"], n=1)
@@ -164,7 +175,12 @@ def describe_spec(spec: str) -> dict[str, Any]:
         stem_filters=96 if large else min(first_filters(genotype, filters), 32),
         skip_reduction_input=large,
     )
-    return {"family": "cells", "genotype": genotype.to_dict(), "network": config.to_dict()}
+    return {
+        "family": "cells",
+        "genotype": genotype.to_dict(),
+        "network": config.to_dict(),
+        **images,
+    }
 
 
 def rebuild_backbone(

@@ -174,6 +174,9 @@ class TrainDetectorConfig:
     """Whether timm's or torchvision's released weights are loaded, which downloads them."""
     norm: str = "batch"
     """The backbone's normalization: ``batch``, or ``frozen`` statistics."""
+    grayscale: bool = False
+    """Whether the backbone sees images without their colours; a ``.safetensors`` file sees what it
+    was trained to see."""
     seed: int = 0
     """Seed of the initial weights, the order of images and their augmentation."""
     num_workers: int = 0

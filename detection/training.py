@@ -120,7 +120,12 @@ def _train(
 ) -> None:
     L.seed_everything(config.seed, verbose=False)
     annotations, recipe = train.annotations, config.recipe
-    backbone = build_backbone(config.backbone, pretrained=config.pretrained, norm=config.norm)
+    backbone = build_backbone(
+        config.backbone,
+        pretrained=config.pretrained,
+        norm=config.norm,
+        grayscale=config.grayscale,
+    )
     detector = build_detector(
         backbone, num_classes=len(annotations.categories), config=config.detector
     )
@@ -308,7 +313,7 @@ def _provenance(config: TrainDetectorConfig, train: CocoDataset, val: CocoDatase
             "precision": config.precision,
             "processes": local_processes(),
         },
-        inputs={"backbone": describe_backbone_source(config.backbone)},
+        inputs={"backbone": describe_backbone_source(config.backbone, grayscale=config.grayscale)},
         data={
             f"{name}_{part}": fingerprint
             for name, split in (("train", train), ("val", val))

@@ -106,6 +106,8 @@ class ProxyConfig:
     held_out_images: int = 0
     """Score on this many images taken out of the training split, and leave the ``val`` split
     alone (paper, appendix A.1: 5000 of CIFAR-10's); 0 scores on the ``val`` split."""
+    grayscale: bool = False
+    """Whether images lose their colours, for data whose colours tell nothing."""
     crop_padding_px: int = 4
     """Images are shifted by up to this many pixels, reflected at the border."""
     horizontal_flip: bool = True

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from backbone.genotype import Genotype
 from backbone.images import ImageSet
@@ -68,7 +69,12 @@ def split_indices(num_images: int, num_first: int) -> tuple[list[int], list[int]
 
 
 def load_tensors(
-    images: ImageSet, indices: Sequence[int], *, limit: int = 0, device: torch.device
+    images: ImageSet,
+    indices: Sequence[int],
+    *,
+    limit: int = 0,
+    grayscale: bool = False,
+    device: torch.device,
 ) -> ImageTensors:
     """Decode images once and put them on a device.
 
@@ -76,6 +82,7 @@ def load_tensors(
         images: the set.
         indices: which of its images.
         limit: take only the first so many of the indices; 0 takes all.
+        grayscale: take their colours out (ITU-R BT.601 luma in all three channels).
         device: where to.
 
     Raises:
@@ -89,8 +96,11 @@ def load_tensors(
             "the proxy needs images of one size, but the sizes (width, height) include "
             f"{sorted(sizes)[:4]}"
         )
+    pixels = torch.stack(decoded)
+    if grayscale:
+        pixels = rgb_to_grayscale(pixels, num_output_channels=3)
     return ImageTensors(
-        torch.stack(decoded).to(device),
+        pixels.to(device),
         torch.tensor([images.labels[index] for index in indices]).to(device),
         len(images.classes),
     )

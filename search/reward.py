@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 from backbone.genotype import Genotype
@@ -79,9 +79,10 @@ class ProxyAccuracy:
         else:
             train_indices, val_indices = (split_indices(len(s), 0)[1] for s in (train, val))
         device = choose_device(config.device)
+        load = partial(load_tensors, grayscale=config.grayscale, device=device)
         return (
-            load_tensors(train, train_indices, limit=config.max_train_images, device=device),
-            load_tensors(val, val_indices, limit=config.max_val_images, device=device),
+            load(train, train_indices, limit=config.max_train_images),
+            load(val, val_indices, limit=config.max_val_images),
         )
 
     @property

@@ -60,6 +60,15 @@ def test_a_pretrained_backbone_is_a_spec_and_says_how_it_was_made(image_root, tm
     assert not list(tmp_path.glob("*.ckpt"))
 
 
+def test_a_grayscale_backbone_stays_one_wherever_its_file_goes(image_root, tmp_path):
+    in_colour = pretrain_backbone(config(image_root), tmp_path)
+    result = pretrain_backbone(config(image_root, grayscale=True), tmp_path)
+    assert not result.skipped
+    assert load_backbone(result.path).grayscale
+    assert build_backbone(str(result.path), grayscale=False).grayscale
+    assert in_colour.path == result.path
+
+
 def test_it_is_made_once_and_again_when_anything_differs(image_root, tmp_path):
     first = pretrain_backbone(config(image_root), tmp_path)
     written = first.path.stat().st_mtime_ns

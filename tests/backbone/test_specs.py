@@ -30,6 +30,17 @@ def test_images_are_normalized_with_what_the_weights_expect():
     torch.testing.assert_close(seen[0][0, :, 0, 0], expected)
 
 
+@pytest.mark.parametrize("spec", ["nasnet_a:1@96", "timm:lcnet_035"])
+def test_a_grayscale_backbone_sees_no_colours(spec):
+    red, grey = torch.zeros(2, 1, 3, 64, 64)
+    red[:, 0] = 1
+    grey[:] = 0.2989  # the luma of red, ITU-R BT.601
+    backbone = build_backbone(spec, grayscale=True).eval()
+    torch.testing.assert_close(backbone(red)["c3"], backbone(grey)["c3"])
+    backbone = build_backbone(spec).eval()
+    assert not torch.allclose(backbone(red)["c3"], backbone(grey)["c3"])
+
+
 def test_a_cells_file_is_a_backbone(tmp_path):
     path = tmp_path / "cells.json"
     path.write_text(json.dumps(NASNET_A.to_dict()))

@@ -51,6 +51,17 @@ def test_a_task_that_can_be_learnt_is_learnt(stem_stride):
     assert train_proxy(CELLS, TRAIN, VAL, config=config, seed=0) > 0.85
 
 
+def test_grayscale_rewards_take_the_colours_out(tmp_path):
+    for split in ("train", "val"):
+        folder = tmp_path / split / "red"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (8, 8), (255, 0, 0)).save(folder / "0.png")
+    reward = ProxyAccuracy(replace(CONFIG, data_root=str(tmp_path), grayscale=True))
+    images, _ = reward._tensors
+    assert set(images.images.unique().tolist()) == {76}  # 0.299 * 255
+    assert reward.arguments["proxy"]["grayscale"]
+
+
 def test_the_reward_is_a_function_of_genotype_and_seed():
     config = replace(CONFIG, epochs=1)
     torch.manual_seed(1)
