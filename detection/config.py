@@ -48,7 +48,10 @@ class DetectorConfig:
     proposals_test: int = 1000
     """The same in evaluation."""
     roi_batch: int = 512
-    """Proposals per image in the loss of the box head, a quarter of them objects at most."""
+    """Proposals per image in the loss of the box head."""
+    roi_positive_fraction: float = 0.25
+    """The greatest share of objects among them, 0 to 1; more helps a short training, since the
+    background is learnt first."""
     roi_samples: int = 0
     """Points along each side of a crop's cell at which the map is read; 0 takes as many as the
     cell has pixels."""
@@ -72,7 +75,7 @@ class DetectorConfig:
                 raise ValueError(f"{name} must be at least {lowest}, not {getattr(self, name)}")
         if not self.anchor_sizes or min(self.anchor_sizes) <= 0 or min(self.anchor_ratios) <= 0:
             raise ValueError("anchors need sizes and ratios above 0")
-        for name in ("score_threshold", "nms_threshold"):
+        for name in ("score_threshold", "nms_threshold", "roi_positive_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
 

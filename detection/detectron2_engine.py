@@ -94,7 +94,7 @@ class Detectron2Detector(Detector):
         self.roi_heads = StandardROIHeads(
             num_classes=num_classes,
             batch_size_per_image=config.roi_batch,
-            positive_fraction=0.25,
+            positive_fraction=config.roi_positive_fraction,
             proposal_matcher=Matcher([0.5], [0, 1], allow_low_quality_matches=False),
             box_in_features=crops,
             box_pooler=ROIPooler(

@@ -86,7 +86,7 @@ class TorchvisionDetector(Detector):
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
             batch_size_per_image=config.roi_batch,
-            positive_fraction=0.25,
+            positive_fraction=config.roi_positive_fraction,
             bbox_reg_weights=None,
             score_thresh=config.score_threshold,
             nms_thresh=config.nms_threshold,

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -73,6 +74,39 @@ def test_the_road_is_gone_only_once(road):
     again = run("run_pipeline", *arguments)
     assert again.stdout.count("already there") == 6
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == before
+
+
+def test_a_road_killed_at_any_stage_ends_as_if_nothing_had_happened(road, tmp_path):
+    arguments = [
+        a.replace(str(road[0]), str(tmp_path)) for a in road[1] if not a.startswith("demonstration")
+    ]
+    arguments.append(f"demonstration_root={road[0]}/data")
+    for sign_of_life in (
+        "search/study.journal",
+        "search/cells.json",
+        "*/pretrain/*.ckpt",
+        "*/detector/*.ckpt",
+    ):
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tools/run_pipeline.py"), *arguments],
+            cwd=ROOT,
+            env=os.environ | _USUAL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while process.poll() is None and not list(tmp_path.glob(sign_of_life)):
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+    run("run_pipeline", *arguments)
+    for name in ("search/cells.json", "searched/pretrain/metrics.json"):
+        interrupted, whole = (json.loads((o / name).read_text()) for o in (tmp_path, road[0]))
+        for figure in ("reward", "normal", "accuracy"):
+            assert interrupted.get(figure) == whole.get(figure)
+    interrupted, whole = (
+        json.loads((o / "comparison.json").read_text()) for o in (tmp_path, road[0])
+    )
+    assert [c["metrics"] for c in interrupted] == [c["metrics"] for c in whole]
 
 
 def test_evaluating_the_file_and_its_results_gives_the_figures_of_the_training(road, tmp_path):

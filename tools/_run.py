@@ -142,7 +142,7 @@ def _wandb_logger(config: WandbLoggerConfig, out: Path) -> Logger:
     from lightning.pytorch.loggers import WandbLogger
 
     offline = config.mode == "offline" or (config.mode == "auto" and not _has_wandb_account())
-    return WandbLogger(project=config.project, save_dir=out, offline=offline)
+    return WandbLogger(name=str(out), project=config.project, save_dir=out, offline=offline)
 
 
 def _has_wandb_account() -> bool:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from _children import end_with_parent
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from _run import build_loggers, finish_loggers, log_images, plain_errors, start_run
 from _schemas import RunPipeline, register_schemas
@@ -140,7 +140,7 @@ def _train_in_child(settings: RunPipeline, road: _Road, lane: int, at_once: int)
             return {"of": road.name, **metrics}
 
     torch.set_num_threads(max((os.cpu_count() or 1) // at_once, 1))
-    loggers = build_loggers(settings.logger, road.out)
+    loggers = build_loggers(settings.logger, road.out, settings=OmegaConf.structured(settings))
     bar = NamedBar(refresh_rate=5, process_position=lane)
     contestant = _train(settings, road, loggers, [bar])
     finish_loggers(loggers)
