@@ -69,7 +69,7 @@ class ShapesConfig:
     """Images of 64 x 64 px to train a backbone with."""
     num_pretrain_val: int = 1000
     """Images of 64 x 64 px to validate a backbone with."""
-    num_detection_train: int = 1000
+    num_detection_train: int = 2500
     """Scenes to train a detector with."""
     num_detection_val: int = 200
     """Scenes to evaluate a detector with."""

@@ -1,0 +1,55 @@
+"""What the README tells people to type is there and is understood."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from _schemas import register_schemas
+
+ROOT = Path(__file__).parents[1]
+
+
+def commands():
+    """The lines of the README's shell blocks, continuation lines joined."""
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+TOOLS = [
+    pytest.param(words, id=" ".join(words)[:70])
+    for words in commands()
+    if any(word.startswith("tools/") for word in words)
+]
+
+
+def test_there_are_commands():
+    assert len(TOOLS) >= 8
+
+
+@pytest.mark.parametrize("words", TOOLS)
+def test_every_command_names_a_tool_and_settings_that_it_has(words):
+    place = next(i for i, word in enumerate(words) if word.startswith("tools/"))
+    assert (ROOT / words[place]).is_file()
+    register_schemas()
+    with initialize_config_dir(version_base=None, config_dir=str(ROOT / "conf")):
+        config = compose(Path(words[place]).stem, words[place + 1 :])
+    assert OmegaConf.to_object(config).out
+
+
+def test_every_make_target_is_in_the_makefile():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = [words[1] for words in commands() if words and words[0] == "make"]
+    assert targets
+    assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in targets)
+
+
+def test_every_path_that_is_linked_to_exists():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / "README.md").read_text())
+    missing = [link for link in links if not (ROOT / link).exists()]
+    assert not missing
