@@ -15,7 +15,7 @@ setup(
         "torch>=2.8",
         "torchvision>=0.23",
         "lightning>=2.6",
-        "timm>=1.0.20",
+        "timm>=1.0.22",
         "optuna>=5",
         "safetensors>=0.5",
         "pycocotools>=2.0.8",

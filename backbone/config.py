@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-OPTIMIZERS = ("adamw", "sgd")
+OPTIMIZERS = ("adamw", "muon", "sgd")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -16,7 +16,7 @@ class ClassifierRecipe:
     batch_size: int
     """Images per step and process."""
     optimizer: str
-    """``adamw`` or ``sgd`` (with Nesterov momentum 0.9)."""
+    """``adamw``, ``muon`` or ``sgd``; see ``backbone.optimization.build_optimizer``."""
     learning_rate: float
     """Highest rate; reached after the warm-up, then lowered to 0 along half a cosine."""
     weight_decay: float

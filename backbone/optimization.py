@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from timm.optim.muon import Muon
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -19,7 +20,11 @@ def build_optimizer(
 
     Args:
         parts: modules and their learning rates; a parameter belongs to the first that has it.
-        name: ``adamw`` or ``sgd`` (momentum 0.9, Nesterov).
+        name: ``adamw``; ``sgd`` (momentum 0.9, Nesterov); or ``muon``, which makes the update of
+            every matrix and filter bank orthogonal (Jordan et al. 2024) and scales it to the size
+            of AdamW's, so that AdamW's rates serve (Liu et al. 2025, "Muon is scalable for LLM
+            training", section 2.2), and leaves biases and normalization to AdamW. A step costs
+            more, and a short training needs fewer.
         weight_decay: of tensors with at least two axes.
     """
     groups: list[dict[str, Any]] = []
@@ -34,6 +39,8 @@ def build_optimizer(
                 groups.append({"params": members, "lr": rate, "weight_decay": decay})
     if name == "adamw":
         return torch.optim.AdamW(groups)
+    if name == "muon":
+        return Muon(groups, momentum=0.95, nesterov=True, betas=(0.9, 0.99))
     return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
 
 

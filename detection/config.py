@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from backbone.config import OPTIMIZERS
+
 NECK_NORMS = ("none", "batch")
-OPTIMIZERS = ("adamw", "sgd")
 BAD_BOXES = ("error", "drop")
 _LOWEST = {
     "neck_channels": 1,
@@ -132,7 +133,7 @@ class DetectorRecipe:
     batch_size: int
     """Images per step and process."""
     optimizer: str
-    """``sgd`` (momentum 0.9) or ``adamw``."""
+    """``adamw``, ``muon`` or ``sgd``; see ``backbone.optimization.build_optimizer``."""
     learning_rate: float
     """Highest rate of the new layers; reached after the warm-up, then lowered to 0 along half a
     cosine."""

@@ -1,9 +1,11 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from backbone.config import ClassifierRecipe, PretrainConfig
+from backbone.config import OPTIMIZERS, ClassifierRecipe, PretrainConfig
 from backbone.optimization import build_optimizer, warmup_cosine
 from backbone.pretrain import augment, pretrain_backbone, shift
 from backbone.specs import build_backbone
@@ -132,11 +134,48 @@ def test_without_augmentation_images_stay_as_they_are():
     assert torch.equal(augment(images, plain), images)
 
 
-def test_biases_and_normalization_do_not_decay():
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_biases_and_normalization_do_not_decay(name):
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
-    optimizer = build_optimizer([(module, 0.1)], name="adamw", weight_decay=0.5)
+    optimizer = build_optimizer([(module, 0.1)], name=name, weight_decay=0.5)
     decay = {p.ndim: g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     assert decay == {4: 0.5, 1: 0.0}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_goes_on_from_its_state_as_if_it_had_not_stopped(name):
+    def steps(module, optimizer, numbers):
+        for number in numbers:
+            torch.manual_seed(number)
+            optimizer.zero_grad()
+            module(torch.rand(2, 3, 4, 4)).square().sum().backward()
+            optimizer.step()
+
+    torch.manual_seed(0)
+    one = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    other = copy.deepcopy(one)
+    first = build_optimizer([(one, 0.1)], name=name, weight_decay=0.1)
+    steps(one, first, range(2))
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    second = build_optimizer([(other, 0.1)], name=name, weight_decay=0.1)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    steps(one, first, range(2, 5))
+    steps(other, second, range(2, 5))
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_muon_moves_all_directions_of_a_filter_bank_alike():
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(4, 16, 3, bias=False)
+    before = layer.weight.detach().clone()
+    # a gradient whose directions differ in strength by a factor of more than 30
+    scales = torch.logspace(0, 1.5, 16).reshape(16, 1, 1, 1)
+    optimizer = build_optimizer([(layer, 0.1)], name="muon", weight_decay=0.0)
+    (layer.weight * torch.randn_like(layer.weight) * scales).sum().backward()
+    optimizer.step()
+    strengths = torch.linalg.svdvals((layer.weight.detach() - before).flatten(1))
+    assert strengths.max() < 3 * strengths.min()
 
 
 def test_the_rate_rises_to_its_highest_and_falls_to_zero():
