@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _children import end_with_parent
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from _children import end_with_parent
 from _scenes import (
     CLASSES,
     OBJECT_SIDE_PX,

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from _children import end_with_parent
 from omegaconf import DictConfig, OmegaConf
 
+from _children import end_with_parent
 from _run import build_loggers, finish_loggers, log_images, plain_errors, start_run
 from _schemas import RunPipeline, register_schemas
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from backbone.config import OPTIMIZERS, ClassifierRecipe, PretrainConfig
 from backbone.optimization import build_optimizer, warmup_cosine
-from backbone.pretrain import augment, pretrain_backbone, shift
+from backbone.pretrain import ClassifierModule, augment, pretrain_backbone, shift
 from backbone.specs import build_backbone
 from backbone.weights import load_backbone, read_about
 
@@ -81,27 +81,12 @@ def test_it_is_made_once_and_again_when_anything_differs(image_root, tmp_path):
     assert not pretrain_backbone(config(image_root, seed=1), tmp_path).skipped
 
 
-class InterruptionError(Exception):
-    pass
-
-
 def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
-    image_root, tmp_path, monkeypatch
+    image_root, tmp_path, interruption
 ):
     whole = pretrain_backbone(config(image_root), tmp_path / "whole")
-    from backbone.pretrain import ClassifierModule
-
-    step = ClassifierModule.training_step
-
-    def interrupted(self, batch, index):
-        if self.current_epoch == 1 and index == 2:
-            raise InterruptionError
-        return step(self, batch, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ClassifierModule, "training_step", interrupted)
-        with pytest.raises(InterruptionError):
-            pretrain_backbone(config(image_root), tmp_path / "parts")
+    with interruption(ClassifierModule, at=lambda m, index: m.current_epoch == 1 and index == 2):
+        pretrain_backbone(config(image_root), tmp_path / "parts")
     assert list((tmp_path / "parts").glob("*.ckpt"))
     resumed = pretrain_backbone(config(image_root), tmp_path / "parts")
     one, other = load_backbone(whole.path).state_dict(), load_backbone(resumed.path).state_dict()

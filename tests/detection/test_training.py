@@ -116,25 +116,12 @@ def test_only_the_evaluation_is_done_again_if_only_that_is_missing(
     assert train_detector(config(data_root), tmp_path).metrics.ap == first.metrics.ap
 
 
-class InterruptionError(Exception):
-    pass
-
-
 def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
-    data_root, tmp_path, monkeypatch
+    data_root, tmp_path, interruption
 ):
     whole = train_detector(config(data_root), tmp_path / "whole")
-    step = DetectorModule.training_step
-
-    def interrupted(self, batch, index):
-        if self.global_step == 3:
-            raise InterruptionError
-        return step(self, batch, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DetectorModule, "training_step", interrupted)
-        with pytest.raises(InterruptionError):
-            train_detector(config(data_root), tmp_path / "parts")
+    with interruption(DetectorModule, at=lambda module, _: module.global_step == 3):
+        train_detector(config(data_root), tmp_path / "parts")
     assert list((tmp_path / "parts").glob("*.ckpt"))
     resumed = train_detector(config(data_root), tmp_path / "parts")
     one = load_detector(whole.path)[0].state_dict()
