@@ -7,10 +7,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from timm.optim.muon import Muon
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+from backbone.imports import absent_while_importing
+
+with absent_while_importing("wandb"):  # timm imports it where it is installed, unasked
+    from timm.optim.muon import Muon
 
 
 def build_optimizer(
