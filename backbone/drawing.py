@@ -79,7 +79,7 @@ class _Layout:
 
 
 def draw_genotype(genotype: Genotype, path: Path, *, title: str = "") -> None:
-    """Draw both cells side by side.
+    """Draw the cells side by side.
 
     Args:
         genotype: what to draw.
@@ -94,16 +94,16 @@ def draw_genotype(genotype: Genotype, path: Path, *, title: str = "") -> None:
     known = FigureCanvasAgg.get_supported_filetypes()
     if path.suffix.lower().lstrip(".") not in known:
         raise ValueError(f"cannot draw {path}: choose a suffix of {sorted(known)}")
-    layouts = [_lay_out(cell) for cell in (genotype.normal, genotype.reduction)]
+    layouts = {name: _lay_out(cell) for name, cell in genotype.cells.items()}
     head = 0.75 if title else 0.45
-    height = max(layout.height for layout in layouts) + 2 * MARGIN + head
-    width = sum(layout.width for layout in layouts) + 4 * MARGIN
+    height = max(layout.height for layout in layouts.values()) + 2 * MARGIN + head
+    width = sum(layout.width for layout in layouts.values()) + 4 * MARGIN
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     if title:
         figure.text(0.5, 1 - 0.2 / height, title, ha="center", va="center", size=FONT_PT + 2)
     left = MARGIN
-    for name, layout in zip(("normal cell", "reduction cell"), layouts, strict=True):
+    for name, layout in layouts.items():
         box = (left / width, MARGIN / height, layout.width / width, layout.height / height)
         axes = figure.add_axes(box)
         axes.set_xlim(0, layout.width)
@@ -113,7 +113,7 @@ def draw_genotype(genotype: Genotype, path: Path, *, title: str = "") -> None:
         axes.text(
             layout.width / 2,
             layout.height + 0.2,
-            name,
+            f"{name} cell" if genotype.reduction else "cell",
             ha="center",
             size=FONT_PT + 3,
             weight="bold",

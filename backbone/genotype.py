@@ -183,14 +183,23 @@ class CellSpec:
 
 @dataclass(frozen=True, slots=True)
 class Genotype:
-    """A normal cell, which keeps the feature map's size, and a reduction cell, which halves it."""
+    """A normal cell, which keeps the feature map's size, and a reduction cell, which halves it.
+
+    Without a reduction cell the normal one serves at both strides (Liu et al. 2018, "Progressive
+    neural architecture search", section 3.1).
+    """
 
     normal: CellSpec
-    reduction: CellSpec
+    reduction: CellSpec | None
+
+    @property
+    def cells(self) -> dict[str, CellSpec]:
+        """The cells by name: ``normal``, and ``reduction`` if there is one."""
+        return {"normal": self.normal} | ({"reduction": self.reduction} if self.reduction else {})
 
     def canonical(self) -> Genotype:
         """Return the representative of all genotypes that build the same function."""
-        return Genotype(self.normal.canonical(), self.reduction.canonical())
+        return Genotype(self.normal.canonical(), self.reduction and self.reduction.canonical())
 
     @property
     def digest(self) -> str:
@@ -204,7 +213,7 @@ class Genotype:
             "format": FORMAT,
             "version": FORMAT_VERSION,
             "normal": self.normal.to_dict(),
-            "reduction": self.reduction.to_dict(),
+            "reduction": self.reduction and self.reduction.to_dict(),
         }
 
     @classmethod
@@ -221,13 +230,8 @@ class Genotype:
                 f"genotype of version {data.get('version')!r}; "
                 f"this program reads version {FORMAT_VERSION}"
             )
-        cells = []
-        for kind in ("normal", "reduction"):
-            try:
-                cells.append(CellSpec.from_dict(_member(data, kind, Mapping)))
-            except ValueError as error:
-                raise ValueError(f"{kind} cell: {error}") from None
-        return cls(*cells)
+        single = "reduction" in data and data["reduction"] is None
+        return cls(_read_cell(data, "normal"), None if single else _read_cell(data, "reduction"))
 
     @classmethod
     def load(cls, path: str | Path) -> Genotype:
@@ -247,6 +251,13 @@ def _member(data: Any, key: str, kind: type) -> Any:
     if not isinstance(data, Mapping) or not isinstance(data.get(key), kind):
         raise ValueError(f"expected an object with {key!r}, a {kind.__name__.lower()}")
     return data[key]
+
+
+def _read_cell(data: Any, kind: str) -> CellSpec:
+    try:
+        return CellSpec.from_dict(_member(data, kind, Mapping))
+    except ValueError as error:
+        raise ValueError(f"{kind} cell: {error}") from None
 
 
 def _read_block(index: int, data: Any) -> Block:

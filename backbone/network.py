@@ -2,6 +2,7 @@
 
 The construction follows the paper's released code (TensorFlow's research/slim/nets/nasnet): a
 stem, three stacks of N normal cells at F1, 2*F1 and 4*F1 filters, a reduction cell between stacks.
+Cells without a reduction cell are stacked as PNASNet's released code does it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from torch import Tensor, nn
 
 from backbone.cell import Cell
 from backbone.genotype import Genotype
-from backbone.operations import NormFactory, SameConv2d
+from backbone.operations import NormFactory, SameConv2d, SamePool2d
 
 NUM_STACKS = 3
-WIDTH_STEP = 4
-"""The first stack's filters must divide by 4: two stem cells run at a quarter and a half of them,
-and a factorized reduction needs an even width."""
+MIN_WIDTH = 4
+"""Filters of the first stack's cells: two stem cells run at a quarter and a half of them, rounded
+down."""
 
 BatchNorm: Callable[[int], nn.BatchNorm2d] = partial(nn.BatchNorm2d, eps=1e-3)
 """Batch normalization with the released code's epsilon."""
@@ -44,6 +45,10 @@ class NetworkConfig:
     skip_reduction_input: bool = False
     """Whether the first cell of a stack reads, as its older input, the output before the one that
     the reduction cell read last (True in the paper's large network)."""
+
+    average_counts_padding: bool = False
+    """Whether strided average pooling counts the zeros of its padding, as timm's and Keras's
+    networks do; the released code leaves them out."""
 
     def __post_init__(self) -> None:
         if self.num_cells < 1:
@@ -69,15 +74,15 @@ def first_filters(genotype: Genotype, filters: int) -> int:
     Raises:
         ValueError: if ``filters`` does not divide; the message names the nearest that do.
     """
-    step = penultimate_filters(genotype, WIDTH_STEP)
-    if filters < step or filters % step:
-        below = max(filters // step, 1) * step
+    step = penultimate_filters(genotype, 1)
+    if filters < MIN_WIDTH * step or filters % step:
+        below = max(filters // step, MIN_WIDTH) * step
         raise ValueError(
             f"F = {filters} does not divide into these cells: the normal cell concatenates "
-            f"{len(genotype.normal.concat)} states, so F must be a multiple of {step}; "
-            f"the nearest are {below} and {below + step}"
+            f"{len(genotype.normal.concat)} states, so F must be a multiple of {step}, "
+            f"{MIN_WIDTH * step} or more; the nearest are {below} and {below + step}"
         )
-    return filters // penultimate_filters(genotype, 1)
+    return filters // step
 
 
 class CellNetwork(nn.Module):
@@ -108,16 +113,17 @@ class CellNetwork(nn.Module):
         self.stem = nn.Sequential(conv, norm(outputs[0][0]))
 
         self.cells = nn.ModuleList()
-        self._plan = plan_cells(config, width)
+        self.plan = plan_cells(config, width, reduction_cells=genotype.reduction is not None)
         self.channels: dict[str, int] = {}
         self.strides: dict[str, int] = {}
-        for step in self._plan:
+        for step in self.plan:
             channels, stride = outputs[-1]
             older_channels, older_stride = (
                 (None, stride) if step.older is None else outputs[step.older]
             )
+            halving = genotype.reduction or genotype.normal
             cell = Cell(
-                genotype.reduction if step.reduces else genotype.normal,
+                halving if step.reduces else genotype.normal,
                 older_channels=older_channels,
                 newer_channels=channels,
                 channels=step.filters,
@@ -131,12 +137,16 @@ class CellNetwork(nn.Module):
                 level = _level_of(outputs[-1][1])
                 self.channels[level], self.strides[level] = outputs[-1]
 
+        for module in self.modules():
+            if isinstance(module, SamePool2d) and module.stride > 1:
+                module.count_padding = config.average_counts_padding
+
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         outputs = [self.stem(images)]
-        for cell, step in zip(self.cells, self._plan, strict=True):
+        for cell, step in zip(self.cells, self.plan, strict=True):
             older = None if step.older is None else outputs[step.older]
             outputs.append(cell(older, outputs[-1]))
-        tapped = (out for out, step in zip(outputs[1:], self._plan, strict=True) if step.tapped)
+        tapped = (out for out, step in zip(outputs[1:], self.plan, strict=True) if step.tapped)
         return dict(zip(self.channels, tapped, strict=True))
 
 
@@ -145,7 +155,7 @@ class CellStep:
     """One cell of a network and what it reads beside the output before it."""
 
     reduces: bool
-    """Whether it is a reduction cell."""
+    """Whether it halves the map."""
     filters: int
     """Width of its hidden states."""
     older: int | None
@@ -155,12 +165,16 @@ class CellStep:
     """Whether its output is one of the network's maps."""
 
 
-def plan_cells(config: NetworkConfig, width: int) -> list[CellStep]:
+def plan_cells(
+    config: NetworkConfig, width: int, *, reduction_cells: bool = True
+) -> list[CellStep]:
     """Return a network's cells in order; each one's newer input is the output before it.
 
     Args:
         config: the network.
         width: filters of the first stack's cells.
+        reduction_cells: whether a reduction cell stands between two stacks, as in NASNet;
+            otherwise the first of a stack's N cells halves the map, as in PNASNet.
     """
     steps: list[CellStep] = []
 
@@ -173,13 +187,14 @@ def plan_cells(config: NetworkConfig, width: int) -> list[CellStep]:
     for stack in range(NUM_STACKS):
         filters = width * 2**stack
         older = before_last()
-        if stack > 0:
+        if stack > 0 and reduction_cells:
             steps.append(CellStep(reduces=True, filters=filters, older=older, tapped=False))
             if not config.skip_reduction_input:
                 older = before_last()
         for cell in range(config.num_cells):
+            halves = stack > 0 and cell == 0 and not reduction_cells
             is_last = cell == config.num_cells - 1
-            steps.append(CellStep(reduces=False, filters=filters, older=older, tapped=is_last))
+            steps.append(CellStep(reduces=halves, filters=filters, older=older, tapped=is_last))
             older = before_last()
     return steps
 

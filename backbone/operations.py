@@ -72,6 +72,8 @@ class SameConv2d(nn.Conv2d):
 class SamePool2d(nn.Module):
     """Maximum or average over a window, SAME-padded; the padding takes no part in either.
 
+    With ``count_padding`` an average counts the padding as zeros.
+
     Shape:
         - input: (B, C, H, W)
         - output: (B, C, ceil(H/stride), ceil(W/stride))
@@ -82,8 +84,17 @@ class SamePool2d(nn.Module):
         if kind not in ("max", "avg"):
             raise ValueError(f"unknown pooling {kind!r}; choose 'max' or 'avg'")
         self.kind, self.kernel, self.stride = kind, kernel, stride
+        self.count_padding = False
 
     def forward(self, images: Tensor) -> Tensor:
+        if self.count_padding and self.kind == "avg":
+            top, bottom, left, right = (
+                rows
+                for side in images.shape[-2:]
+                for rows in same_padding(side, kernel=self.kernel, stride=self.stride)
+            )
+            images = F.pad(images, (left, right, top, bottom))
+            return F.avg_pool2d(images, self.kernel, self.stride)
         # SAME's surplus row, if any, is after the last pixel: pad symmetrically with the smaller
         # number and let ceil_mode add the rest, which keeps the padding out of the average.
         padding = [
@@ -107,15 +118,14 @@ class FactorizedReduction(nn.Module):
 
     Shape:
         - input: (B, C_in, H, W)
-        - output: (B, C_out, ceil(H/2), ceil(W/2)); ``out_channels`` must be even
+        - output: (B, C_out, ceil(H/2), ceil(W/2)); of an odd number of channels the shifted grid
+          gives one more
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, norm: NormFactory) -> None:
         super().__init__()
-        if out_channels % 2:
-            raise ValueError(f"a factorized reduction needs an even width, not {out_channels}")
         self.even = nn.Conv2d(in_channels, out_channels // 2, 1, bias=False)
-        self.odd = nn.Conv2d(in_channels, out_channels // 2, 1, bias=False)
+        self.odd = nn.Conv2d(in_channels, out_channels - out_channels // 2, 1, bias=False)
         self.norm = norm(out_channels)
 
     def forward(self, images: Tensor) -> Tensor:

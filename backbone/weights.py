@@ -88,9 +88,20 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], *, source: st
     Raises:
         ValueError: if one is missing, left over or of another shape; the message names it.
     """
-    own = module.state_dict()
-    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    wrong = [n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape]
+    check_tensors(tensors, module.state_dict(), source=source)
+    module.load_state_dict(dict(tensors))
+
+
+def check_tensors(
+    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, source: str | Path
+) -> None:
+    """See that tensors have the names and the shapes of those that are wanted.
+
+    Raises:
+        ValueError: if one is missing, left over or of another shape; the message names it.
+    """
+    missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    wrong = [n for n in wanted.keys() & tensors.keys() if wanted[n].shape != tensors[n].shape]
     if missing or extra or wrong:
         name = (missing + extra + sorted(wrong))[0]
         what = "is missing" if missing else "is not part of it" if extra else "has another shape"
@@ -98,7 +109,6 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], *, source: st
             f"weights file {source} belongs to another architecture: tensor {name!r} {what} "
             f"({len(missing)} missing, {len(extra)} left over, {len(wrong)} of another shape)"
         )
-    module.load_state_dict(dict(tensors))
 
 
 def select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from backbone.genotype import COMBINATIONS, OPERATION_NAMES
-from backbone.network import WIDTH_STEP
+from backbone.network import MIN_WIDTH
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -139,9 +139,9 @@ class ProxyConfig:
             gradient_clip=self.gradient_clip,
             num_threads=self.num_threads,
         )
-        if self.first_filters < WIDTH_STEP or self.first_filters % WIDTH_STEP:
+        if self.first_filters < MIN_WIDTH:
             raise ValueError(
-                f"first_filters must be a multiple of {WIDTH_STEP}, not {self.first_filters}"
+                f"first_filters must be at least {MIN_WIDTH}, not {self.first_filters}"
             )
         if self.stem_stride not in (1, 2):
             raise ValueError(f"stem_stride must be 1 or 2, not {self.stem_stride}")

@@ -116,8 +116,10 @@ class SearchSpace:
         Raises:
             ValueError: if the genotype is not in this space.
         """
+        if tuple(genotype.cells) != CELL_KINDS:
+            raise ValueError(f"a genotype of this space has the cells {CELL_KINDS}")
         decisions: list[int] = []
-        for kind, cell in zip(CELL_KINDS, (genotype.normal, genotype.reduction), strict=True):
+        for kind, cell in genotype.cells.items():
             if len(cell.blocks) != self.num_blocks:
                 raise ValueError(
                     f"the {kind} cell has {len(cell.blocks)} blocks; this space has cells of "

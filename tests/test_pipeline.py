@@ -201,7 +201,7 @@ def test_wandb_logs_offline_without_an_account(road, tmp_path):
     ("arguments", "message"),
     [
         (["data.root=/nowhere"], "error: data root /nowhere does not exist"),
-        (["backbone=nasnet_a:2@100"], "the nearest are 96 and 192"),
+        (["backbone=nasnet_a:2@100"], "the nearest are 96 and 120"),
         (["backbone=no.safetensors"], "error: weights file no.safetensors does not exist"),
         (["out=/proc/nowhere"], "error: "),
     ],

@@ -5,7 +5,7 @@ import torch
 from matplotlib.image import imread
 
 from backbone.drawing import _lay_out, draw_genotype
-from backbone.published import NASNET_A
+from backbone.published import NASNET_A, PNASNET_5
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
@@ -15,6 +15,13 @@ def test_a_picture_is_written_in_the_format_of_its_suffix(tmp_path, suffix):
     start = path.read_bytes()[:60]
     assert start.startswith(b"\x89PNG" if suffix == ".png" else b"<?xml")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_single_cell_is_drawn_alone(tmp_path):
+    draw_genotype(PNASNET_5, tmp_path / "one.png")
+    draw_genotype(NASNET_A, tmp_path / "two.png")
+    one, two = (imread(tmp_path / f"{name}.png") for name in ("one", "two"))
+    assert one.shape[1] < 0.7 * two.shape[1]
 
 
 def test_a_picture_is_large_enough_for_its_text_and_not_blank(tmp_path):

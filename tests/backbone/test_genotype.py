@@ -116,6 +116,7 @@ def edited(edit):
         (lambda d: d["normal"]["blocks"][0].update(left=["identity", -1]), "not -1"),
         (lambda d: d["normal"]["blocks"][0].update(left=["identity"]), "an edge is written"),
         (lambda d: d["normal"]["blocks"][0].update(combine="mul"), "unknown combination 'mul'"),
+        (lambda d: d.pop("reduction"), "reduction cell: expected an object with 'reduction'"),
         (lambda d: d["normal"].update(concat=[]), "at least one state"),
         (lambda d: d["normal"].update(concat=[2, 2]), "twice"),
         (lambda d: d["normal"].update(concat=[9]), "cannot concatenate 9"),

@@ -150,8 +150,8 @@ def test_what_cannot_be_trained_on_is_one_sentence(tmp_path):
 
 
 def test_unknown_settings_are_refused():
-    with pytest.raises(ValueError, match="multiple of 4, not 6"):
-        replace(CONFIG, first_filters=6)
+    with pytest.raises(ValueError, match="at least 4, not 3"):
+        replace(CONFIG, first_filters=3)
     with pytest.raises(ValueError, match="float16"):
         replace(CONFIG, precision="float16")
     with pytest.raises(ValueError, match="stem_stride"):
