@@ -8,15 +8,25 @@ average pooling; ``NetworkConfig.average_counts_padding`` makes a ``CellNetwork`
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from backbone.cell import Cell
+from backbone.imports import absent_while_importing
 from backbone.network import CellNetwork
 from backbone.operations import FactorizedReduction, SamePool2d
-from backbone.weights import check_tensors
+from backbone.provenance import Provenance, fingerprint_file
+from backbone.specs import describe_spec, rebuild_backbone
+from backbone.weights import BACKBONE_PREFIX, check_tensors, save_weights
+
+with absent_while_importing("wandb"):  # timm imports it where it is installed, unasked
+    import timm
 
 HEAD_PREFIX = "last_linear."
 """Of the classifier's tensors, which a backbone does without."""
@@ -26,6 +36,69 @@ network's stacks of four leave numbers out."""
 
 Names = Iterator[tuple[str, str]]
 """Pairs of the beginnings of names: ours and the released."""
+
+
+def import_weights(
+    source: str, path: Path, *, spec: str, average_counts_padding: bool = False
+) -> None:
+    """Write a ``backbone.safetensors`` with weights that others released.
+
+    Args:
+        source: a state dict's file (``.pth`` or ``.safetensors``), or ``timm:`` and the name of a
+            model of timm's, whose weights are downloaded.
+        path: the file to write.
+        spec: cells at N @ F that the weights are of, such as ``nasnet_a:6@4032``.
+        average_counts_padding: see ``NetworkConfig``; what timm and Keras compute.
+
+    Raises:
+        FileNotFoundError: if the source is a file that does not exist.
+        ValueError: if the source is damaged or no state dict, the spec names no cells, or a tensor
+            is missing, left over or of another shape.
+    """
+    description = describe_spec(spec)
+    if description["family"] != "cells":
+        raise ValueError(f"released weights are imported into cells at N @ F, not into {spec!r}")
+    description["network"]["average_counts_padding"] = average_counts_padding
+    backbone = rebuild_backbone(description)
+    assert isinstance(backbone.body, CellNetwork)
+    model = source.removeprefix("timm:")
+    is_file = model == source
+    tensors = _read_state_dict(Path(source)) if is_file else _timm_state_dict(model)
+    load_released(backbone.body, tensors, source=source)
+    provenance = Provenance(
+        stage="import",
+        arguments={"backbone": description},
+        inputs={"weights": fingerprint_file(source) if is_file else source},
+    )
+    about = {
+        "kind": "backbone",
+        "backbone": description,
+        "classes": [],
+        "metrics": {},
+        "provenance": provenance.to_dict(),
+    }
+    save_weights(path, {BACKBONE_PREFIX + n: t for n, t in backbone.state_dict().items()}, about)
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"weights file {path} does not exist")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise ValueError(f"weights file {path} cannot be read: {first_line}") from None
+    if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
+        raise ValueError(f"weights file {path} holds no state dict: names and tensors")
+    return found
+
+
+def _timm_state_dict(name: str) -> dict[str, Tensor]:
+    if name not in timm.list_models(pretrained=True):
+        raise ValueError(f"timm has no released weights for a model {name!r}")
+    return timm.create_model(name, pretrained=True).state_dict()
 
 
 def load_released(

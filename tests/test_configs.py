@@ -11,6 +11,7 @@ TOOLS = sorted(path.stem for path in CONF.glob("*.yaml"))
 REQUIRED = {
     "run_pipeline": ["search.num_trials=1"],
     "evaluate_detector": ["weights=x.safetensors", "images=y"],
+    "import_weights": ["weights=x.pth"],
     "predict": ["weights=x.safetensors", "images=y"],
 }
 EXPERIMENTS = {

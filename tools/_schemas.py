@@ -50,6 +50,22 @@ class PretrainBackbone(PretrainConfig):
 
 
 @dataclass(kw_only=True, slots=True)
+class ImportWeights:
+    """What ``import_weights`` takes."""
+
+    out: str
+    """The folder for ``backbone.safetensors``."""
+    weights: str
+    """A state dict's file (``.pth`` or ``.safetensors``) under timm's and Cadene's names, or
+    ``timm:nasnetalarge``, which downloads."""
+    backbone: str
+    """The cells at N @ F that the weights are of."""
+    average_counts_padding: bool = False
+    """Whether strided average pooling counts the zeros of its padding, which gives timm's and
+    Keras's numbers; the released code, which the weights are from, leaves them out."""
+
+
+@dataclass(kw_only=True, slots=True)
 class TrainDetector(TrainDetectorConfig):
     """What ``train_detector`` takes."""
 
@@ -162,6 +178,7 @@ def register_schemas() -> None:
         "make_shapes_schema": MakeShapes,
         "search_cells_schema": SearchCells,
         "pretrain_backbone_schema": PretrainBackbone,
+        "import_weights_schema": ImportWeights,
         "train_detector_schema": TrainDetector,
         "evaluate_detector_schema": EvaluateDetector,
         "predict_schema": Predict,

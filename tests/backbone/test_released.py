@@ -3,10 +3,12 @@
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 
 from backbone.network import CellNetwork, NetworkConfig
 from backbone.published import NASNET_A, PNASNET_5
-from backbone.released import load_released, released_names
+from backbone.released import import_weights, load_released, released_names
+from backbone.weights import load_backbone
 
 NETWORKS = {
     "nasnetalarge": (
@@ -82,3 +84,49 @@ def test_a_tensor_that_does_not_fit_is_refused_by_its_released_name(edit, messag
     edit(tensors)
     with pytest.raises(ValueError, match=message):
         load_released(network, tensors, source="released.pth")
+
+
+def mobile_state_dict():
+    """A mobile NASNet-A's tensors under Cadene's names, as small as they get."""
+    torch.manual_seed(0)
+    network = CellNetwork(NASNET_A, NetworkConfig(num_cells=1, filters=96, stem_filters=4))
+    names = released_names(network)
+    tensors = {names[ours]: t for ours, t in network.state_dict().items() if ours in names}
+    return network, tensors | {"last_linear.weight": torch.zeros(1000, 96)}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_an_imported_file_is_a_backbone(tmp_path, suffix):
+    network, tensors = mobile_state_dict()
+    source = tmp_path / f"released{suffix}"
+    (torch.save if suffix == ".pth" else save_file)(tensors, source)
+    import_weights(str(source), tmp_path / "backbone.safetensors", spec="nasnet_a:1@96")
+    backbone = load_backbone(tmp_path / "backbone.safetensors").eval()
+    images = torch.rand(1, 3, 64, 64)
+    expected = network.eval()((images - 0.5) / 0.5)
+    for level, found in backbone(images).items():
+        torch.testing.assert_close(found, expected[level])
+
+
+@pytest.mark.parametrize(
+    ("source", "spec", "message"),
+    [
+        ("damaged.pth", "nasnet_a:1@96", "damaged.pth cannot be read"),
+        ("damaged.safetensors", "nasnet_a:1@96", "damaged.safetensors cannot be read"),
+        ("list.pth", "nasnet_a:1@96", "holds no state dict"),
+        ("good.pth", "nasnet_a:1@120", "belongs to another architecture"),
+        ("good.pth", "timm:resnet18", "not into 'timm:resnet18'"),
+        ("timm:nasnetlarge", "nasnet_a:6@4032", "no released weights for a model 'nasnetlarge'"),
+    ],
+)
+def test_what_cannot_be_imported_is_refused_and_nothing_is_written(
+    source, spec, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    torch.save(mobile_state_dict()[1], "good.pth")
+    torch.save([1, 2], "list.pth")
+    for suffix in (".pth", ".safetensors"):
+        (tmp_path / f"damaged{suffix}").write_bytes((tmp_path / "good.pth").read_bytes()[:1000])
+    with pytest.raises(ValueError, match=message):
+        import_weights(source, tmp_path / "out" / "backbone.safetensors", spec=spec)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,32 @@
+"""Turn weights that others released for NASNet-A or PNASNet-5 into a backbone.
+
+python tools/import_weights.py weights=nasnetalarge-a1897284.pth backbone=nasnet_a:6@4032
+python tools/import_weights.py weights=timm:pnasnet5large backbone=pnasnet_5:4@4320
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from _run import plain_errors, start_run
+from _schemas import register_schemas
+
+
+@hydra.main(version_base=None, config_path="../conf", config_name="import_weights")
+def main(config: DictConfig) -> None:
+    with plain_errors():
+        from backbone.released import import_weights
+
+        settings, out = start_run(config)
+        path = out / "backbone.safetensors"
+        import_weights(
+            settings.weights,
+            path,
+            spec=settings.backbone,
+            average_counts_padding=settings.average_counts_padding,
+        )
+        print(f"backbone: {path}")
+
+
+if __name__ == "__main__":
+    register_schemas()
+    main()
