@@ -35,6 +35,8 @@ class SearchResult:
     genotype: Genotype
     reward: float
     """The winner's in the search."""
+    fresh_reward: float | None
+    """Its mean reward with fresh seeds; None if none of the best was rewarded again."""
     trial: int
     """The winner's number."""
     num_trials: int
@@ -43,6 +45,13 @@ class SearchResult:
     """Spent on rewards, over all runs of this search."""
     skipped: bool
     """Whether the file was already there, made from the same things."""
+
+    def describe(self) -> str:
+        """Return one line on the winner, and on why it need not be the trial rewarded best."""
+        line = f"trial {self.trial} with reward {self.reward:.3f}"
+        if self.fresh_reward is None:
+            return line
+        return f"{line}; best of those tried again with fresh seeds, {self.fresh_reward:.3f}"
 
 
 def search_cells(
@@ -91,6 +100,7 @@ def search_cells(
         path=path,
         genotype=winner.genotype,
         reward=known_reward(winner.reward),
+        fresh_reward=fresh.get(winner.number),
         trial=winner.number,
         num_trials=len(driver.records),
         num_failed=sum(record.reward is None for record in driver.records),
@@ -121,7 +131,7 @@ def _finished(path: Path, provenance: Provenance) -> SearchResult | None:
     record = read_record(path)
     if recorded_key(record) != provenance.key:
         return None
-    names = ("reward", "trial", "num_trials", "num_failed", "seconds")
+    names = ("reward", "fresh_reward", "trial", "num_trials", "num_failed", "seconds")
     return SearchResult(
         path=path,
         genotype=Genotype.from_dict(record),
@@ -143,7 +153,7 @@ def _write(
     draw_genotype(result.genotype, folder / "cells.png", title=title)
     about = {
         "reward": result.reward,
-        "fresh_reward": fresh.get(result.trial),
+        "fresh_reward": result.fresh_reward,
         "trial": result.trial,
         "num_trials": result.num_trials,
         "num_failed": result.num_failed,

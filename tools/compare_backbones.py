@@ -1,4 +1,6 @@
-"""Train the same detector on several backbones; one table.
+r"""Train the same detector on several backbones; one table.
+
+Writes report.html and comparison.json, and each detector in a folder of its own.
 
 python tools/compare_backbones.py                                   # demonstration data
 python tools/compare_backbones.py \
@@ -14,8 +16,9 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from _entry import start_tool
 from _run import build_loggers, finish_loggers, plain_errors, start_run
-from _schemas import CompareBackbones, register_schemas
+from _schemas import CompareBackbones
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="compare_backbones")
@@ -65,5 +68,4 @@ def compare_backbones(settings: CompareBackbones, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    register_schemas()
-    main()
+    start_tool(main, about=__doc__)

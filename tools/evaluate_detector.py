@@ -1,4 +1,6 @@
-"""Compute COCO mAP of a detector, or of a results file that any program wrote.
+r"""Compute COCO mAP of a detector, or of a results file that any program wrote.
+
+Prints COCO's figures and writes metrics.json; of a detector also results.json, its detections.
 
 python tools/evaluate_detector.py weights=runs/detector/detector.safetensors \
     images=data/shapes/detection/val
@@ -10,8 +12,9 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from _entry import start_tool
 from _run import plain_errors, start_run
-from _schemas import EvaluateDetector, register_schemas
+from _schemas import EvaluateDetector
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="evaluate_detector")
@@ -42,5 +45,4 @@ def evaluate(settings: EvaluateDetector, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    register_schemas()
-    main()
+    start_tool(main, about=__doc__)

@@ -1,5 +1,7 @@
 """Turn weights that others released for NASNet-A or PNASNet-5 into a backbone.
 
+Writes backbone.safetensors, which is a backbone spec.
+
 python tools/import_weights.py weights=nasnetalarge-a1897284.pth backbone=nasnet_a:6@4032
 python tools/import_weights.py weights=timm:pnasnet5large backbone=pnasnet_5:4@4320
 """
@@ -7,8 +9,8 @@ python tools/import_weights.py weights=timm:pnasnet5large backbone=pnasnet_5:4@4
 import hydra
 from omegaconf import DictConfig
 
+from _entry import start_tool
 from _run import plain_errors, start_run
-from _schemas import register_schemas
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="import_weights")
@@ -28,5 +30,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    register_schemas()
-    main()
+    start_tool(main, about=__doc__)

@@ -1,5 +1,7 @@
 """Make the demonstration data: search, pretraining and detection sets of textured shapes.
 
+Writes image folders for search and pretraining and a COCO data set; conf/ reads them by default.
+
 python tools/make_shapes.py                             # the default, into data/shapes
 python tools/make_shapes.py out=elsewhere shapes.seed=1
 """
@@ -9,8 +11,9 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from _entry import start_tool
 from _run import plain_errors
-from _schemas import MakeShapes, register_schemas
+from _schemas import MakeShapes
 from _shapes import make_shapes_with_bar
 
 
@@ -24,5 +27,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    register_schemas()
-    main()
+    start_tool(main, about=__doc__)

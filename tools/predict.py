@@ -1,4 +1,6 @@
-"""Detect objects in images; write drawn images and JSON.
+r"""Detect objects in images; write drawn images and JSON.
+
+Writes every image with its boxes drawn as PNG, and predictions.json with boxes, classes and scores.
 
 python tools/predict.py weights=runs/detector/detector.safetensors \
     images=data/shapes/detection/val
@@ -9,8 +11,8 @@ python tools/predict.py weights=runs/detector/detector.safetensors images='photo
 import hydra
 from omegaconf import DictConfig
 
+from _entry import start_tool
 from _run import plain_errors, start_run
-from _schemas import register_schemas
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="predict")
@@ -29,5 +31,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    register_schemas()
-    main()
+    start_tool(main, about=__doc__)

@@ -1,4 +1,6 @@
-"""Pretrain a backbone as a classifier on an image folder, CIFAR-10 or ImageNet.
+r"""Pretrain a backbone as a classifier on an image folder, CIFAR-10 or ImageNet.
+
+Writes backbone.safetensors, which is a backbone spec, and metrics.json. Run again, it goes on.
 
 python tools/pretrain_backbone.py                                       # demonstration data
 python tools/pretrain_backbone.py backbone=runs/search/cells.json:2@384
@@ -9,8 +11,8 @@ python tools/pretrain_backbone.py data_root=/data/imagenet recipe=classifier_ima
 import hydra
 from omegaconf import DictConfig
 
+from _entry import start_tool
 from _run import build_loggers, finish_loggers, plain_errors, start_run
-from _schemas import register_schemas
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="pretrain_backbone")
@@ -28,5 +30,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    register_schemas()
-    main()
+    start_tool(main, about=__doc__)

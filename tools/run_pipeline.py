@@ -1,4 +1,4 @@
-"""Go the whole road: search cells, pretrain a backbone, train a detector, evaluate, compare.
+r"""Go the whole road: search cells, pretrain a backbone, train a detector, evaluate, compare.
 
 python tools/run_pipeline.py experiment=quickstart     # what `make quickstart` runs
 python tools/run_pipeline.py search.num_trials=200 pretrain.data_root=/data/imagenet \
@@ -23,8 +23,9 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from _children import end_with_parent
+from _entry import start_tool
 from _run import build_loggers, finish_loggers, log_images, plain_errors, start_run
-from _schemas import RunPipeline, register_schemas
+from _schemas import RunPipeline
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -91,7 +92,7 @@ def _search(settings: RunPipeline, out: Path, loggers: Sequence[Logger]) -> tupl
                 logger.log_metrics({"reward": trial.reward}, step=trial.number)
 
     result = search_cells(settings.search, out, reward=ProxyAccuracy(settings.reward), on_trial=log)
-    _say("search", f"reward {result.reward:.3f}", result.seconds, skipped=result.skipped)
+    _say("search", result.describe(), result.seconds, skipped=result.skipped)
     log_images(loggers, "cells", [out / "cells.png"])
     return result.path, result.seconds
 
@@ -222,5 +223,4 @@ def _say(stage: str, figure: str, seconds: float, *, skipped: bool) -> None:
 
 
 if __name__ == "__main__":
-    register_schemas()
-    main()
+    start_tool(main, about=__doc__)

@@ -1,5 +1,7 @@
 """Search for cells.
 
+Writes cells.json, cells.png and trials.csv. Run again, it goes on; with more trials, too.
+
 python tools/search_cells.py                                        # demonstration data
 python tools/search_cells.py strategy=random num_trials=100
 python tools/search_cells.py reward.data_root=/data/cifar10 reward.download=true num_trials=500
@@ -8,8 +10,8 @@ python tools/search_cells.py reward.data_root=/data/cifar10 reward.download=true
 import hydra
 from omegaconf import DictConfig
 
+from _entry import start_tool
 from _run import build_loggers, finish_loggers, log_images, plain_errors, start_run
-from _schemas import register_schemas
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="search_cells")
@@ -30,10 +32,9 @@ def main(config: DictConfig) -> None:
         log_images(loggers, "cells", [out / "cells.png"])
         finish_loggers(loggers)
         state = "already there" if result.skipped else f"{result.seconds:.0f} s"
-        print(f"best reward {result.reward:.3f}  ({state})")
+        print(f"winner: {result.describe()}  ({state})")
         print(f"cells: {result.path}\ndrawing: {out / 'cells.png'}")
 
 
 if __name__ == "__main__":
-    register_schemas()
-    main()
+    start_tool(main, about=__doc__)

@@ -1,4 +1,6 @@
-"""Train Faster R-CNN on a backbone and evaluate it as COCO does.
+r"""Train Faster R-CNN on a backbone and evaluate it as COCO does.
+
+Writes detector.safetensors, results.json, metrics.json and detections.png. Run again, it goes on.
 
 python tools/train_detector.py                                          # demonstration data
 python tools/train_detector.py backbone=runs/pretrain/backbone.safetensors
@@ -12,8 +14,8 @@ import os
 import hydra
 from omegaconf import DictConfig
 
+from _entry import start_tool
 from _run import build_loggers, finish_loggers, log_images, plain_errors, start_run
-from _schemas import register_schemas
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="train_detector")
@@ -38,5 +40,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    register_schemas()
-    main()
+    start_tool(main, about=__doc__)

@@ -1,0 +1,130 @@
+"""How every tool begins: it knows its settings and can explain them."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from _schemas import register_schemas
+
+CONFIG_DIR = Path(__file__).parents[1] / "conf"
+HELP_FLAGS = ("--help", "-h")
+LINE_WIDTH = 100
+
+
+def start_tool(main: Callable[[], None], *, about: str | None) -> None:
+    """Run a tool's main function, or explain it if the command line asks for help.
+
+    Args:
+        main: decorated by ``hydra.main``; its config has the script's name.
+        about: the script's docstring: one sentence and example commands.
+    """
+    register_schemas()
+    arguments = sys.argv[1:]
+    if not any(flag in arguments for flag in HELP_FLAGS):
+        main()
+        return
+    overrides = [a for a in arguments if not a.startswith("-")]
+    try:
+        print(explain(Path(sys.argv[0]).stem, overrides, about=about or ""))
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"error: {str(error).splitlines()[0]}")
+
+
+def explain(tool: str, overrides: list[str], *, about: str) -> str:
+    """Return a tool's help: what it does, what can be chosen, and every setting in force.
+
+    Raises:
+        HydraException, OmegaConfBaseException: if an override does not fit.
+    """
+    with initialize_config_dir(version_base=None, config_dir=str(CONFIG_DIR)):
+        config = compose(tool, overrides, return_hydra_config=True)
+        choices = "\n".join(_choices(tool, overrides, config.hydra.runtime.choices))
+        settings = "\n".join(_settings(config))
+    return f"""{about.strip()}
+
+Choices (group=choice), the present ones in brackets:
+{choices}
+
+Settings (name=value), with their present values; a choice before --help shows its own:
+{settings}
+
+`--cfg job` prints all values as YAML, `--multirun` runs once for each of name=value,value;
+`--hydra-help` lists what else every tool can be told. HYDRA_FULL_ERROR=1 shows tracebacks."""
+
+
+def _choices(tool: str, overrides: list[str], present: DictConfig) -> Iterator[str]:
+    """Yield a line per group with the choices that fit this tool."""
+    loader = GlobalHydra.instance().config_loader()
+    for group, chosen in sorted((str(group), chosen) for group, chosen in present.items()):
+        if group.startswith("hydra/"):
+            continue
+        own = [o for o in overrides if o.partition("=")[0] != group]
+        names = [n for n in loader.get_group_options(group.partition("@")[0]) if _is_public(n)]
+        fitting = [n for n in names if n == chosen or _composes(tool, [*own, f"{group}={n}"])]
+        if fitting:
+            words = (f"[{name}]" if name == chosen else name for name in fitting)
+            yield f"  {group}: {', '.join(words)}"
+
+
+def _is_public(choice: str) -> bool:
+    return not choice.endswith("_schema")
+
+
+def _composes(tool: str, overrides: list[str]) -> bool:
+    try:
+        compose(tool, overrides)
+    except (HydraException, OmegaConfBaseException):
+        return False
+    return True
+
+
+def _settings(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Yield every leaf's name and value, with what its dataclass says of it below."""
+    kind = OmegaConf.get_type(config)
+    meanings = _meanings(kind) if kind is not None and is_dataclass(kind) else {}
+    for key in config:
+        name = str(key)
+        if name == "hydra":
+            continue
+        child: Any = config._get_node(name)  # a leaf as it is written: missing or interpolated
+        if isinstance(child, DictConfig) and not child._is_none() and len(child):
+            yield from _settings(child, f"{prefix}{name}.")
+            continue
+        value = OmegaConf.to_yaml({name: child}).partition(":")[2].strip()
+        if "\n" in value:  # a list, which the command line wants in brackets
+            value = f"[{','.join(str(entry) for entry in config[name])}]"
+        yield f"  {prefix}{name}={value}"
+        yield textwrap.fill(
+            meanings.get(name, ""), LINE_WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6
+        )
+
+
+@cache
+def _meanings(kind: type) -> dict[str, str]:
+    """Return the docstrings below a dataclass's fields, inherited ones too."""
+    meanings: dict[str, str] = {}
+    for cls in reversed(kind.__mro__):
+        if not is_dataclass(cls):
+            continue
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+        assert isinstance(tree, ast.ClassDef)
+        for field, text in zip(tree.body, tree.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                assert isinstance(field.target, ast.Name)
+                words = ast.literal_eval(text.value).split()
+                meanings[field.target.id] = " ".join(words).replace("``", "`")
+    return meanings
