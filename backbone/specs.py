@@ -155,7 +155,9 @@ def describe_spec(spec: str, *, grayscale: bool = False) -> dict[str, Any]:
     match = re.fullmatch(r"(?P<cells>.+):(?P<n>\d+)@(?P<f>\d+)", spec)
     if match is None:
         near = difflib.get_close_matches(family, [*PUBLISHED, "timm", "torchvision"], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near and near[0] != family else ""
+        hint = f"; did you mean {near[0]!r}?" if near and near[0] != family else "."
+        if family in PUBLISHED:
+            hint = f": published cells need their size, N @ F, as in '{family}:2@384'."
         raise ValueError(f"unknown backbone spec {spec!r}{hint} Specs look like {SPEC_FORMS}")
     cells = match["cells"]
     genotype = PUBLISHED.get(cells)

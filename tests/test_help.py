@@ -1,13 +1,15 @@
 """``--help`` of every tool: what it does and what can be set."""
 
+import os
+import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
-from hydra.errors import HydraException
 
-from _entry import explain
+from _entry import check, explain
 from _schemas import register_schemas
 
 ROOT = Path(__file__).parents[1]
@@ -44,10 +46,36 @@ def test_help_offers_only_choices_that_fit_the_tool():
     assert "detector" not in recipes
 
 
-def test_a_setting_that_does_not_exist_is_refused():
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("bakbone=x", "train_detector has no setting 'bakbone'; did you mean 'backbone'?"),
+        ("recipe.learning_rat=1", "no setting 'recipe.learning_rat'; did you mean 'recipe.learn"),
+        ("experiment=quickstart", "experiment=quickstart is not for train_detector, which has no"),
+        ("recipe=fast", "no recipe=fast; choose from ['detector_1x', 'detector_long', 'detector_q"),
+        ("recipe.batch_size=many", "'many' of type 'str' could not be converted to Integer"),
+        ("data.root=[1", "no viable alternative at input '[1'"),
+    ],
+)
+@pytest.mark.parametrize("step", [check, partial(explain, about="")])
+def test_what_does_not_fit_is_refused_in_one_sentence(step, override, sentence):
     register_schemas()
-    with pytest.raises(HydraException, match="sede"):
-        explain("train_detector", ["sede=1"], about="")
+    with pytest.raises(ValueError, match=re.escape(sentence)) as caught:
+        step("train_detector", [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_line_is_refused_without_a_traceback():
+    tool = ROOT / "tools" / "search_cells.py"
+    done = subprocess.run(
+        [sys.executable, tool, "sede=1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"HYDRA_FULL_ERROR": "0"},
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: search_cells has no setting 'sede'; did you mean 'seed'?\n"
 
 
 def test_the_command_line_asks_for_help():

@@ -1,9 +1,13 @@
-"""How every tool begins: it knows its settings and can explain them."""
+"""How every tool begins: it explains its settings, or refuses wrong ones in one sentence."""
 
 from __future__ import annotations
 
 import ast
+import difflib
 import inspect
+import itertools
+import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -22,36 +26,79 @@ from _schemas import register_schemas
 
 CONFIG_DIR = Path(__file__).parents[1] / "conf"
 HELP_FLAGS = ("--help", "-h")
+SWEEP_FLAGS = ("--multirun", "-m")
 LINE_WIDTH = 100
 
 
 def start_tool(main: Callable[[], None], *, about: str | None) -> None:
     """Run a tool's main function, or explain it if the command line asks for help.
 
+    A command line that does not fit ends the process with one sentence; with
+    ``HYDRA_FULL_ERROR=1`` Hydra shows its traceback instead.
+
     Args:
         main: decorated by ``hydra.main``; its config has the script's name.
         about: the script's docstring: one sentence and example commands.
     """
     register_schemas()
-    arguments = sys.argv[1:]
-    if not any(flag in arguments for flag in HELP_FLAGS):
-        main()
-        return
-    overrides = [a for a in arguments if not a.startswith("-")]
+    tool, arguments = Path(sys.argv[0]).stem, sys.argv[1:]
+    wants_help = any(flag in arguments for flag in HELP_FLAGS)
+    is_sweep = any(flag in arguments for flag in SWEEP_FLAGS)  # values may be lists of values
+    if not is_sweep and os.environ.get("HYDRA_FULL_ERROR") != "1":
+        overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a[0] == "~")]
+        try:
+            if wants_help:
+                print(explain(tool, overrides, about=about or ""))
+                return
+            check(tool, overrides)
+        except ValueError as error:
+            sys.exit(f"error: {error}")
+    main()
+
+
+def check(tool: str, overrides: list[str]) -> None:
+    """Raise a ValueError of one sentence if a tool cannot take these overrides."""
+    with _conf():
+        _compose(tool, overrides)
+
+
+def _conf() -> initialize_config_dir:
+    return initialize_config_dir(version_base=None, config_dir=str(CONFIG_DIR))
+
+
+def _compose(tool: str, overrides: list[str]) -> DictConfig:
     try:
-        print(explain(Path(sys.argv[0]).stem, overrides, about=about or ""))
+        return compose(tool, overrides, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {str(error).splitlines()[0]}")
+        cause = f"\n{error.__cause__}" if error.__cause__ else ""
+        raise ValueError(_sentence(tool, f"{error}{cause}")) from error
+
+
+def _sentence(tool: str, message: str) -> str:
+    """Say in one sentence what Hydra says in several lines."""
+    if found := re.search(r"Could not override '([^']+)'", message):
+        known = [line.strip().partition("=")[0] for line in _settings(compose(tool))]
+        near = difflib.get_close_matches(found[1], known, n=1)
+        return f"{tool} has no setting {found[1]!r}" + (f"; did you mean {near[0]!r}?" * len(near))
+    if found := re.search(r"Could not find '(.+)/(.+)'", message):
+        options = [n for n in _options(found[1]) if _composes(tool, [f"{found[1]}={n}"])]
+        return f"there is no {found[1]}={found[2]}; choose from {options}"
+    if found := re.match(r"In '(.+?)/(.+?)': .*\n?Key '(\w+)' not in", message):
+        return f"{found[1]}={found[2]} is not for {tool}, which has no setting {found[3]!r}"
+    lines = itertools.takewhile(
+        lambda line: line and not line.startswith(("See https:", "    ")), message.splitlines()
+    )
+    return ": ".join(lines)
 
 
 def explain(tool: str, overrides: list[str], *, about: str) -> str:
     """Return a tool's help: what it does, what can be chosen, and every setting in force.
 
     Raises:
-        HydraException, OmegaConfBaseException: if an override does not fit.
+        ValueError: if an override does not fit.
     """
-    with initialize_config_dir(version_base=None, config_dir=str(CONFIG_DIR)):
-        config = compose(tool, overrides, return_hydra_config=True)
+    with _conf():
+        config = _compose(tool, overrides)
         choices = "\n".join(_choices(tool, overrides, config.hydra.runtime.choices))
         settings = "\n".join(_settings(config))
     return f"""{about.strip()}
@@ -68,20 +115,23 @@ Settings (name=value), with their present values; a choice before --help shows i
 
 def _choices(tool: str, overrides: list[str], present: DictConfig) -> Iterator[str]:
     """Yield a line per group with the choices that fit this tool."""
-    loader = GlobalHydra.instance().config_loader()
     for group, chosen in sorted((str(group), chosen) for group, chosen in present.items()):
         if group.startswith("hydra/"):
             continue
         own = [o for o in overrides if o.partition("=")[0] != group]
-        names = [n for n in loader.get_group_options(group.partition("@")[0]) if _is_public(n)]
-        fitting = [n for n in names if n == chosen or _composes(tool, [*own, f"{group}={n}"])]
+        fitting = [
+            name
+            for name in _options(group.partition("@")[0])
+            if name == chosen or _composes(tool, [*own, f"{group}={name}"])
+        ]
         if fitting:
             words = (f"[{name}]" if name == chosen else name for name in fitting)
             yield f"  {group}: {', '.join(words)}"
 
 
-def _is_public(choice: str) -> bool:
-    return not choice.endswith("_schema")
+def _options(group: str) -> list[str]:
+    names = GlobalHydra.instance().config_loader().get_group_options(group)
+    return [name for name in names if not name.endswith("_schema")]
 
 
 def _composes(tool: str, overrides: list[str]) -> bool:
