@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import stochastic_depth
 
 from backbone.genotype import NEWER, NUM_INPUTS, OLDER, CellSpec, Edge
 from backbone.operations import OPERATIONS, FactorizedReduction, NormFactory, conv_norm
@@ -24,6 +25,7 @@ class Cell(nn.Module):
         channels: width of every hidden state.
         stride: 1 for a normal cell, 2 for a reduction cell.
         older_stride: how many times larger the older input's sides are, 1 or 2.
+        convolutions: ``full`` or ``bottleneck``; see ``backbone.operations``.
         norm: makes the normalization layers.
 
     Shape:
@@ -32,7 +34,7 @@ class Cell(nn.Module):
         - output: (B, len(spec.concat) * channels, ceil(H/stride), ceil(W/stride))
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # a cell has that many independent settings
         self,
         spec: CellSpec,
         *,
@@ -41,6 +43,7 @@ class Cell(nn.Module):
         channels: int,
         stride: int,
         older_stride: int = 1,
+        convolutions: str = "full",
         norm: NormFactory = nn.BatchNorm2d,
     ) -> None:
         super().__init__()
@@ -64,7 +67,8 @@ class Cell(nn.Module):
         def operation(edge: Edge) -> nn.Module:
             # Only the cell's inputs still have the full size in a reduction cell.
             edge_stride = stride if edge.source < NUM_INPUTS else 1
-            return OPERATIONS[edge.operation](widths[edge.source], channels, edge_stride, norm)
+            make = OPERATIONS[convolutions][edge.operation]
+            return make(widths[edge.source], channels, edge_stride, norm)
 
         self.left = nn.ModuleList(operation(block.left) for block in spec.blocks)
         self.right = nn.ModuleList(operation(block.right) for block in spec.blocks)
@@ -78,6 +82,9 @@ class Cell(nn.Module):
             _output_path(widths[state], channels, stride if state < NUM_INPUTS else 1, norm)
             for state in spec.concat
         )
+        self.drop_path = 0.0
+        """Chance in training that an operation's result is left out of its block, for each image
+        by itself; the rest is scaled up for it. Identities are never left out."""
 
     def forward(self, older: Tensor | None, newer: Tensor) -> Tensor:
         states = [
@@ -88,11 +95,17 @@ class Cell(nn.Module):
         for block, left, right, squeeze in zip(
             self.spec.blocks, self.left, self.right, self.squeeze, strict=True
         ):
-            a, b = left(states[block.left.source]), right(states[block.right.source])
+            a = self._dropped(left(states[block.left.source]), block.left)
+            b = self._dropped(right(states[block.right.source]), block.right)
             states.append(a + b if block.combine == "add" else squeeze(torch.cat([a, b], dim=1)))
         return torch.cat(
             [path(states[i]) for i, path in zip(self.spec.concat, self.output, strict=True)], dim=1
         )
+
+    def _dropped(self, result: Tensor, edge: Edge) -> Tensor:
+        if not self.training or self.drop_path == 0 or edge.operation == "identity":
+            return result
+        return stochastic_depth(result, self.drop_path, mode="row")
 
 
 def _output_path(in_channels: int, out_channels: int, stride: int, norm: NormFactory) -> nn.Module:

@@ -24,7 +24,7 @@ NUM_INPUTS = 2
 COMBINATIONS = ("add", "concat")
 """How a block may join its two results (paper, section 3, step 5)."""
 
-OPERATION_NAMES = (
+NASNET_OPERATIONS = (
     "identity",
     "conv_1x1",
     "conv_3x3",
@@ -40,6 +40,9 @@ OPERATION_NAMES = (
     "max_pool_7x7",
 )
 """The 13 candidate operations (paper, section 3)."""
+
+OPERATION_NAMES = (*NASNET_OPERATIONS, "dil_conv_5x5", "max_pool_2x2")
+"""All that a cell may apply: the paper's, and what DARTS's and AmoebaNet's spaces have besides."""
 
 FORMAT = "nasdet.genotype"
 FORMAT_VERSION = 1

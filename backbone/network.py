@@ -7,24 +7,23 @@ Cells without a reduction cell are stacked as PNASNet's released code does it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from backbone.cell import Cell
 from backbone.genotype import Genotype
-from backbone.operations import NormFactory, SameConv2d, SamePool2d
+from backbone.normalization import BatchNorm, recomputation
+from backbone.operations import OPERATIONS, NormFactory, SameConv2d, SamePool2d
 
 NUM_STACKS = 3
 MIN_WIDTH = 4
 """Filters of the first stack's cells: two stem cells run at a quarter and a half of them, rounded
 down."""
-
-BatchNorm: Callable[[int], nn.BatchNorm2d] = partial(nn.BatchNorm2d, eps=1e-3)
-"""Batch normalization with the released code's epsilon."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +49,19 @@ class NetworkConfig:
     """Whether strided average pooling counts the zeros of its padding, as timm's and Keras's
     networks do; the released code leaves them out."""
 
+    convolutions: str = "full"
+    """``full`` or ``bottleneck``: how convolutions that are not separable are built; see
+    ``backbone.operations``."""
+
     def __post_init__(self) -> None:
         if self.num_cells < 1:
             raise ValueError(f"N must be at least 1 normal cell per stack, not {self.num_cells}")
         if self.stem not in ("imagenet", "cifar"):
             raise ValueError(f"unknown stem {self.stem!r}; choose 'imagenet' or 'cifar'")
+        if self.convolutions not in OPERATIONS:
+            raise ValueError(
+                f"unknown convolutions {self.convolutions!r}; choose from {tuple(OPERATIONS)}"
+            )
         if self.stem_filters < 1:
             raise ValueError(f"a stem needs at least 1 filter, not {self.stem_filters}")
 
@@ -129,6 +136,7 @@ class CellNetwork(nn.Module):
                 channels=step.filters,
                 stride=2 if step.reduces else 1,
                 older_stride=stride // older_stride,
+                convolutions=config.convolutions,
                 norm=norm,
             )
             self.cells.append(cell)
@@ -141,13 +149,39 @@ class CellNetwork(nn.Module):
             if isinstance(module, SamePool2d) and module.stride > 1:
                 module.count_padding = config.average_counts_padding
 
+        self.checkpoints_cells = False
+        """Whether training keeps only the cells' outputs and computes the rest again for the
+        gradient: the same gradients and running statistics for less memory and more time."""
+
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         outputs = [self.stem(images)]
+        saves_memory = self.checkpoints_cells and torch.is_grad_enabled()
         for cell, step in zip(self.cells, self.plan, strict=True):
             older = None if step.older is None else outputs[step.older]
-            outputs.append(cell(older, outputs[-1]))
+            outputs.append(
+                checkpoint(
+                    cell, older, outputs[-1], use_reentrant=False,
+                    context_fn=lambda cell=cell: (nullcontext(), recomputation(cell)),
+                )
+                if saves_memory
+                else cell(older, outputs[-1])
+            )  # fmt: skip
         tapped = (out for out, step in zip(outputs[1:], self.plan, strict=True) if step.tapped)
         return dict(zip(self.channels, tapped, strict=True))
+
+    def schedule_drop_path(self, *, keep: float, progress: float) -> None:
+        """Set how often operations are dropped in training (paper, section 4: ScheduledDropPath).
+
+        The chance rises linearly with a cell's depth and with time, as in the released code: in
+        the last cell and at the end it is ``1 - keep``.
+
+        Args:
+            keep: share of operations kept there, above 0, at most 1.
+            progress: share of the schedule that has passed; above 1 it stays at the end.
+        """
+        for number, cell in enumerate(self.cells, start=1):
+            assert isinstance(cell, Cell)
+            cell.drop_path = (1 - keep) * number / len(self.cells) * min(progress, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,32 +236,3 @@ def plan_cells(
 def _level_of(stride: int) -> str:
     """Return the name of a map: c2 at stride 4, c5 at stride 32."""
     return f"c{stride.bit_length() - 1}"
-
-
-class FrozenBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalization that always uses, and never changes, its running statistics.
-
-    Scale and shift do not learn either. The tensors have ``BatchNorm2d``'s names, so weights move
-    between the two.
-    """
-
-    def __init__(self, num_features: int, eps: float = 1e-3) -> None:
-        super().__init__(num_features, eps=eps)
-        self.requires_grad_(requires_grad=False)
-        super().train(mode=False)
-
-    def train(self, mode: bool = True) -> FrozenBatchNorm2d:
-        """Stay in evaluation mode whatever is asked for."""
-        super().train(mode=False)
-        return self
-
-
-def freeze_batch_norm(module: nn.Module) -> None:
-    """Replace every ``BatchNorm2d`` inside ``module`` by a frozen one with the same tensors."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d) and not isinstance(child, FrozenBatchNorm2d):
-            frozen = FrozenBatchNorm2d(child.num_features, eps=child.eps)
-            frozen.load_state_dict(child.state_dict())
-            setattr(module, name, frozen)
-        else:
-            freeze_batch_norm(child)

@@ -1,13 +1,18 @@
-"""The 13 candidate operations of the NASNet space as modules (paper, section 3 and appendix A.4).
+"""The candidate operations of a cell as modules (paper, section 3 and appendix A.4).
 
 Every convolution is ReLU, convolution, batch normalization, in this order. Separable operations
 are applied twice; stride and a change of channels happen in the first application. Padding is
 TensorFlow's SAME, which for stride 2 depends on whether the side is odd or even, since the
 published numbers were obtained with it.
+
+No source tells how wide the paper's search built convolutions that are not separable. ``FULL``
+gives them the width of a hidden state; ``BOTTLENECK`` puts them between two 1x1 convolutions at a
+quarter of it, as AmoebaNet's released code does (TensorFlow's tpu/models/official/amoeba_net).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -40,7 +45,7 @@ class SameConv2d(nn.Conv2d):
         out_channels: int,
         kernel_size: int | tuple[int, int],
         *,
-        stride: int = 1,
+        stride: int | tuple[int, int] = 1,
         dilation: int = 1,
         groups: int = 1,
     ) -> None:
@@ -55,15 +60,20 @@ class SameConv2d(nn.Conv2d):
         )
         # For stride 1 SAME is symmetric, and the convolution pads by itself, which is faster.
         self._extents = [(k - 1) * dilation + 1 for k in self.kernel_size]
-        if stride == 1:
+        self._pads_itself = all(
+            s == 1 or e == 1 for s, e in zip(self.stride, self._extents, strict=True)
+        )
+        if self._pads_itself:
             self.padding = tuple(extent // 2 for extent in self._extents)
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.stride[0] > 1 and max(self._extents) > 1:
+        if not self._pads_itself:
             top, bottom, left, right = (
                 rows
-                for side, extent in zip(images.shape[-2:], self._extents, strict=True)
-                for rows in same_padding(side, kernel=extent, stride=self.stride[0])
+                for side, extent, stride in zip(
+                    images.shape[-2:], self._extents, self.stride, strict=True
+                )
+                for rows in same_padding(side, kernel=extent, stride=stride)
             )
             images = F.pad(images, (left, right, top, bottom))
         return super().forward(images)
@@ -83,6 +93,8 @@ class SamePool2d(nn.Module):
         super().__init__()
         if kind not in ("max", "avg"):
             raise ValueError(f"unknown pooling {kind!r}; choose 'max' or 'avg'")
+        if kernel % 2 == 0 and kind == "avg":
+            raise ValueError(f"average pooling needs an odd window, not {kernel}")
         self.kind, self.kernel, self.stride = kind, kernel, stride
         self.count_padding = False
 
@@ -95,6 +107,9 @@ class SamePool2d(nn.Module):
             )
             images = F.pad(images, (left, right, top, bottom))
             return F.avg_pool2d(images, self.kernel, self.stride)
+        if self.kernel % 2 == 0 and self.stride == 1:  # an even window reaches one pixel further
+            images = F.pad(images, (0, self.kernel - 1, 0, self.kernel - 1), value=-math.inf)
+            return F.max_pool2d(images, self.kernel, 1)
         # SAME's surplus row, if any, is after the last pixel: pad symmetrically with the smaller
         # number and let ceil_mode add the rest, which keeps the padding out of the average.
         padding = [
@@ -120,10 +135,15 @@ class FactorizedReduction(nn.Module):
         - input: (B, C_in, H, W)
         - output: (B, C_out, ceil(H/2), ceil(W/2)); of an odd number of channels the shifted grid
           gives one more
+
+    Raises:
+        ValueError: if C_out is below 2.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, norm: NormFactory) -> None:
         super().__init__()
+        if out_channels < 2:
+            raise ValueError("a factorized reduction needs at least 2 channels; take a larger F")
         self.even = nn.Conv2d(in_channels, out_channels // 2, 1, bias=False)
         self.odd = nn.Conv2d(in_channels, out_channels - out_channels // 2, 1, bias=False)
         self.norm = norm(out_channels)
@@ -145,14 +165,15 @@ def conv_norm(
     out_channels: int,
     kernel: int | tuple[int, int],
     *,
-    stride: int = 1,
+    stride: int | tuple[int, int] = 1,
+    dilation: int = 1,
     relu: bool = True,
     norm: NormFactory,
 ) -> nn.Sequential:
     """ReLU (if wanted), convolution, normalization."""
     layers: list[nn.Module] = [nn.ReLU()] if relu else []
-    layers += [SameConv2d(in_channels, out_channels, kernel, stride=stride), norm(out_channels)]
-    return nn.Sequential(*layers)
+    conv = SameConv2d(in_channels, out_channels, kernel, stride=stride, dilation=dilation)
+    return nn.Sequential(*layers, conv, norm(out_channels))
 
 
 def _separable(
@@ -183,8 +204,16 @@ def _separable_twice(
     )
 
 
-def _dilated(in_channels: int, out_channels: int, stride: int, norm: NormFactory) -> nn.Module:
-    return _separable(in_channels, out_channels, 3, stride=stride, dilation=2, norm=norm)
+def _separable_dilated(
+    kernel: int, in_channels: int, out_channels: int, stride: int, norm: NormFactory
+) -> nn.Module:
+    return _separable(in_channels, out_channels, kernel, stride=stride, dilation=2, norm=norm)
+
+
+def _dilated(
+    kernel: int, in_channels: int, out_channels: int, stride: int, norm: NormFactory
+) -> nn.Module:
+    return conv_norm(in_channels, out_channels, kernel, stride=stride, dilation=2, norm=norm)
 
 
 def _convolution(
@@ -196,11 +225,28 @@ def _convolution(
 def _factored_convolution(
     kernel: int, in_channels: int, out_channels: int, stride: int, norm: NormFactory
 ) -> nn.Module:
-    # The stride goes into the first half, in both directions, so that the second works on the
-    # smaller map.
+    # Each half strides along itself: a 1xk convolution that skipped rows would never see them.
     return nn.Sequential(
-        conv_norm(in_channels, out_channels, (1, kernel), stride=stride, norm=norm),
-        conv_norm(out_channels, out_channels, (kernel, 1), norm=norm),
+        conv_norm(in_channels, out_channels, (1, kernel), stride=(1, stride), norm=norm),
+        conv_norm(out_channels, out_channels, (kernel, 1), stride=(stride, 1), norm=norm),
+    )
+
+
+def _bottleneck(
+    make: OperationFactory,
+    share: float,
+    in_channels: int,
+    out_channels: int,
+    stride: int,
+    norm: NormFactory,
+) -> nn.Module:
+    narrow = int(share * out_channels)
+    if narrow < 1:
+        return make(in_channels, out_channels, stride, norm)
+    return nn.Sequential(
+        conv_norm(in_channels, narrow, 1, norm=norm),
+        make(narrow, narrow, stride, norm),
+        conv_norm(narrow, out_channels, 1, norm=norm),
     )
 
 
@@ -222,14 +268,14 @@ def _identity(in_channels: int, out_channels: int, stride: int, norm: NormFactor
 OperationFactory = Callable[[int, int, int, NormFactory], nn.Module]
 """(in_channels, out_channels, stride, norm) -> module"""
 
-OPERATIONS: Mapping[str, OperationFactory] = MappingProxyType(
+FULL: Mapping[str, OperationFactory] = MappingProxyType(
     {
         "identity": _identity,
         "conv_1x1": partial(_convolution, 1),
         "conv_3x3": partial(_convolution, 3),
         "conv_1x3_3x1": partial(_factored_convolution, 3),
         "conv_1x7_7x1": partial(_factored_convolution, 7),
-        "dil_conv_3x3": _dilated,
+        "dil_conv_3x3": partial(_separable_dilated, 3),
         "sep_conv_3x3": partial(_separable_twice, 3),
         "sep_conv_5x5": partial(_separable_twice, 5),
         "sep_conv_7x7": partial(_separable_twice, 7),
@@ -237,8 +283,24 @@ OPERATIONS: Mapping[str, OperationFactory] = MappingProxyType(
         "max_pool_3x3": partial(_pool, "max", 3),
         "max_pool_5x5": partial(_pool, "max", 5),
         "max_pool_7x7": partial(_pool, "max", 7),
+        "dil_conv_5x5": partial(_separable_dilated, 5),
+        "max_pool_2x2": partial(_pool, "max", 2),
     }
 )
 """Operation name -> module for it; the names are the genotype's."""
 
-assert tuple(OPERATIONS) == OPERATION_NAMES
+BOTTLENECK: Mapping[str, OperationFactory] = MappingProxyType(
+    {
+        **FULL,
+        "conv_3x3": partial(_bottleneck, FULL["conv_3x3"], 1 / 4),
+        "conv_1x3_3x1": partial(_bottleneck, FULL["conv_1x3_3x1"], 3 / 8),
+        "conv_1x7_7x1": partial(_bottleneck, FULL["conv_1x7_7x1"], 1 / 4),
+        "dil_conv_3x3": partial(_bottleneck, partial(_dilated, 3), 1 / 4),
+        "dil_conv_5x5": partial(_bottleneck, partial(_dilated, 5), 1 / 4),
+    }
+)
+
+OPERATIONS = MappingProxyType({"full": FULL, "bottleneck": BOTTLENECK})
+"""Kind of convolutions -> operation name -> module."""
+
+assert tuple(FULL) == OPERATION_NAMES

@@ -17,11 +17,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from backbone.artifacts import write_json
+from backbone.classifier import Classifier
 from backbone.config import ClassifierRecipe, PretrainConfig
 from backbone.images import ImageSet, load_image_set
 from backbone.optimization import build_optimizer, warmup_cosine
 from backbone.provenance import Provenance, fingerprint_file
-from backbone.specs import Classifier, build_backbone, describe_spec
+from backbone.specs import build_backbone, describe_spec
 from backbone.trainer import Stopwatch, build_trainer, expected_warnings_hidden, resume_point
 from backbone.weights import read_about, read_current, save_classifier
 

@@ -18,14 +18,14 @@ from typing import Any
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from backbone.genotype import Genotype
 from backbone.imports import absent_while_importing
-from backbone.network import CellNetwork, NetworkConfig, first_filters, freeze_batch_norm
-from backbone.published import PUBLISHED
+from backbone.network import CellNetwork, NetworkConfig, first_filters
+from backbone.normalization import NORMS, convert_norm
+from backbone.published import CONVENTIONS, PUBLISHED
 
 with absent_while_importing("wandb"):  # timm imports it where it is installed, unasked
     import timm
@@ -34,7 +34,6 @@ with absent_while_importing("wandb"):  # timm imports it where it is installed, 
 LEVELS = ("c2", "c3", "c4", "c5")
 """Names of the maps at strides 4, 8, 16 and 32."""
 MIN_SIDE_PX = 32
-NORMS = ("batch", "frozen")
 SPEC_FORMS = (
     "'nasnet_a:4@1056', 'path/cells.json:2@96', 'path/backbone.safetensors', "
     "'timm:resnet50', 'torchvision:resnet50'"
@@ -65,9 +64,10 @@ class Backbone(nn.Module):
         strides: Mapping[str, int],
         mean: Sequence[float] = HALF,
         std: Sequence[float] = HALF,
-        out: Sequence[str] = LEVELS,
+        out: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        out = tuple(channels) if out is None else out
         missing = [level for level in out if level not in channels]
         if missing:
             raise ValueError(f"this backbone has no maps {missing}; it has {sorted(channels)}")
@@ -96,6 +96,31 @@ class Backbone(nn.Module):
         maps = self.body((images - self._mean) / self._std)
         return {level: maps[level] for level in self.out}
 
+    def map_sides(self, side_px: int) -> dict[str, int]:
+        """Return the side of every map for a square image, without computing anything."""
+        twin = unbuilt(self.description, out=self.out)
+        maps = twin(torch.empty(1, 3, side_px, side_px, device="meta"))
+        return {level: m.shape[-1] for level, m in maps.items()}
+
+    def checkpoint_activations(self) -> None:
+        """Let training keep few activations and compute the rest again for the gradient.
+
+        Gradients and running statistics stay the same, for less memory and more time. Cells keep
+        their outputs only; timm's models do what they can.
+
+        Raises:
+            ValueError: if this backbone cannot.
+        """
+        if isinstance(self.body, CellNetwork):
+            self.body.checkpoints_cells = True
+            return
+        model = getattr(self.body, "model", None)
+        try:
+            model.set_grad_checkpointing(enable=True)  # type: ignore[union-attr]
+        except (AttributeError, AssertionError):
+            name = f"{self.description['family']}:{self.description['name']}"
+            raise ValueError(f"{name} cannot save memory by activation checkpointing") from None
+
 
 def build_backbone(
     spec: str,
@@ -103,7 +128,8 @@ def build_backbone(
     pretrained: bool = False,
     norm: str = "batch",
     grayscale: bool = False,
-    out: Sequence[str] = LEVELS,
+    stem: str = "imagenet",
+    out: Sequence[str] | None = None,
 ) -> Backbone:
     """Build the backbone that a spec names.
 
@@ -111,16 +137,19 @@ def build_backbone(
         spec: see this module's docstring.
         pretrained: load timm's or torchvision's released weights, which downloads them. A
             ``.safetensors`` spec always comes with its weights.
-        norm: ``batch``, or ``frozen``: batch normalization that keeps its statistics, scale and
-            shift.
+        norm: ``batch``; ``frozen``: batch normalization that keeps its statistics, scale and shift;
+            ``sync``: over all processes of a training; ``group``: group normalization, for a new
+            backbone. See ``backbone.normalization.convert_norm``.
         grayscale: take the colours out of images first, where they tell nothing. A
             ``.safetensors`` spec sees what it was trained to see, whatever this says.
-        out: names of the maps wanted, among ``c2`` to ``c5``.
+        stem: of cells: ``imagenet``, or ``cifar``, which keeps the size of small images and gives
+            maps ``c0`` to ``c2``. A ``.safetensors`` spec keeps its own.
+        out: names of the maps wanted; all there are by default, ``c2`` to ``c5`` of most.
 
     Raises:
-        ValueError: if the spec names nothing, with what is near it; if F does not divide; if a
-            file is damaged or holds something else; if released weights are asked for where there
-            are none.
+        ValueError: if the spec names nothing, with what is near it; if norm or stem do not fit it;
+            if F does not divide; if a file is damaged or holds something else; if released weights
+            are asked for where there are none.
         FileNotFoundError: if a spec's file does not exist.
     """
     if norm not in NORMS:
@@ -130,16 +159,19 @@ def build_backbone(
         from backbone.weights import load_backbone  # weights builds on this module
 
         backbone = load_backbone(path, out=out)
+        if (norm == "group") != (backbone.description.get("norm") == "group"):
+            raise ValueError(f"{path} was trained with another kind of normalization than {norm!r}")
     else:
-        backbone = rebuild_backbone(
-            describe_spec(spec, grayscale=grayscale), pretrained=pretrained, out=out
-        )
-    if norm == "frozen":
-        freeze_batch_norm(backbone)
+        group = {"norm": norm} if norm == "group" else {}
+        description = describe_spec(spec, grayscale=grayscale, stem=stem) | group
+        backbone = rebuild_backbone(description, pretrained=pretrained, out=out)
+    if norm in ("frozen", "sync"):
+        # Their tensors are batch normalization's, so the description need not tell.
+        backbone.body = convert_norm(backbone.body, norm)
     return backbone
 
 
-def describe_spec(spec: str, *, grayscale: bool = False) -> dict[str, Any]:
+def describe_spec(spec: str, *, grayscale: bool = False, stem: str = "imagenet") -> dict[str, Any]:
     """Return what ``rebuild_backbone`` needs to build a spec's backbone, as JSON's types.
 
     A file's contents take the place of its name, so that the description stands alone.
@@ -151,6 +183,8 @@ def describe_spec(spec: str, *, grayscale: bool = False) -> dict[str, Any]:
     images = {"grayscale": True} if grayscale else {}
     family, _, name = spec.partition(":")
     if family in ("timm", "torchvision") and name:
+        if stem != "imagenet":
+            raise ValueError(f"only cells can have another stem, not {spec!r}")
         return {"family": family, "name": name, **images}
     match = re.fullmatch(r"(?P<cells>.+):(?P<n>\d+)@(?P<f>\d+)", spec)
     if match is None:
@@ -171,12 +205,13 @@ def describe_spec(spec: str, *, grayscale: bool = False) -> dict[str, Any]:
         genotype = Genotype.load(cells)
     num_cells, filters = int(match["n"]), int(match["f"])
     large = filters >= LARGE_FILTERS
-    config = NetworkConfig(
-        num_cells=num_cells,
-        filters=filters,
-        stem_filters=96 if large else min(first_filters(genotype, filters), 32),
-        skip_reduction_input=large,
-    )
+    conventions: dict[str, Any] = {
+        "stem": stem,
+        "stem_filters": 96 if large else min(first_filters(genotype, filters), 32),
+        "skip_reduction_input": large,
+    }
+    conventions |= CONVENTIONS.get(cells, {})
+    config = NetworkConfig(num_cells=num_cells, filters=filters, **conventions)
     return {
         "family": "cells",
         "genotype": genotype.to_dict(),
@@ -186,26 +221,36 @@ def describe_spec(spec: str, *, grayscale: bool = False) -> dict[str, Any]:
 
 
 def rebuild_backbone(
-    description: Mapping[str, Any], *, pretrained: bool = False, out: Sequence[str] = LEVELS
+    description: Mapping[str, Any],
+    *,
+    pretrained: bool = False,
+    out: Sequence[str] | None = None,
 ) -> Backbone:
     """Build a backbone from a description, with new weights unless ``pretrained``.
 
     Raises:
         ValueError: if the description is not one, or there are no released weights.
     """
-    match description.get("family"):
-        case "cells":
-            return _build_cells(description, pretrained=pretrained, out=out)
-        case "timm":
-            return _build_timm(description, pretrained=pretrained, out=out)
-        case "torchvision":
-            return _build_torchvision(description, pretrained=pretrained, out=out)
-        case family:
-            raise ValueError(f"unknown family of backbones {family!r}")
+    builders = {"cells": _build_cells, "timm": _build_timm, "torchvision": _build_torchvision}
+    family = description.get("family")
+    if family not in builders:
+        raise ValueError(f"unknown family of backbones {family!r}")
+    norm = description.get("norm", "batch")
+    if pretrained and norm != "batch":
+        raise ValueError("released weights are for batch normalization")
+    backbone = builders[family](description, pretrained=pretrained, out=out)
+    backbone.body = convert_norm(backbone.body, norm)
+    return backbone
+
+
+def unbuilt(description: Mapping[str, Any], *, out: Sequence[str] | None = None) -> Backbone:
+    """Return a backbone without weights, on torch's meta device: shapes and costs, no work."""
+    with torch.device("meta"):
+        return rebuild_backbone(description, out=out).eval()
 
 
 def _build_cells(
-    description: Mapping[str, Any], *, pretrained: bool, out: Sequence[str]
+    description: Mapping[str, Any], *, pretrained: bool, out: Sequence[str] | None
 ) -> Backbone:
     if pretrained:
         raise ValueError(
@@ -223,7 +268,7 @@ def _build_cells(
 
 
 def _build_timm(
-    description: Mapping[str, Any], *, pretrained: bool, out: Sequence[str]
+    description: Mapping[str, Any], *, pretrained: bool, out: Sequence[str] | None
 ) -> Backbone:
     name = description["name"]
     try:
@@ -265,7 +310,7 @@ class _NamedMaps(nn.Module):
 
 
 def _build_torchvision(
-    description: Mapping[str, Any], *, pretrained: bool, out: Sequence[str]
+    description: Mapping[str, Any], *, pretrained: bool, out: Sequence[str] | None
 ) -> Backbone:
     name = description["name"]
     if name not in torchvision.models.list_models(module=torchvision.models):
@@ -305,23 +350,3 @@ def _last_nodes_by_stride(model: nn.Module) -> dict[str, str]:
     if not nodes:
         raise ValueError(f"{type(model).__name__} gives no maps at strides 4 to 32")
     return nodes
-
-
-class Classifier(nn.Module):
-    """A backbone with the paper's classification head: ReLU, global mean, linear.
-
-    Shape:
-        - images: (B, 3, H, W) in [0, 1]
-        - output: (B, num_classes), logits
-    """
-
-    def __init__(self, backbone: Backbone, *, num_classes: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.num_classes = num_classes
-        self.last = list(backbone.out)[-1]
-        self.head = nn.Linear(backbone.channels[self.last], num_classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        features = F.relu(self.backbone(images)[self.last])
-        return self.head(features.mean(dim=(2, 3)))

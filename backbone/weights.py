@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from backbone.artifacts import replacing
 from backbone.provenance import Provenance, recorded_key
-from backbone.specs import LEVELS, Backbone, rebuild_backbone
+from backbone.specs import Backbone, rebuild_backbone
 
 METADATA_KEY = "nasdet"
 BACKBONE_PREFIX, HEAD_PREFIX = "backbone.", "head."
@@ -138,7 +138,7 @@ def save_classifier(
     save_weights(path, tensors, about)
 
 
-def load_backbone(path: str | Path, *, out: Sequence[str] = LEVELS) -> Backbone:
+def load_backbone(path: str | Path, *, out: Sequence[str] | None = None) -> Backbone:
     """Build the backbone of a ``backbone.safetensors`` with its weights.
 
     Raises:

@@ -177,7 +177,10 @@ class TrainDetectorConfig:
     pretrained: bool = False
     """Whether timm's or torchvision's released weights are loaded, which downloads them."""
     norm: str = "batch"
-    """The backbone's normalization: ``batch``, or ``frozen`` statistics."""
+    """The backbone's normalization: ``batch``, ``frozen`` statistics, ``sync`` over all processes,
+    or ``group`` for a backbone without pretrained weights."""
+    activation_checkpointing: bool = False
+    """Whether the backbone computes activations again for the gradient: less memory, more time."""
     grayscale: bool = False
     """Whether the backbone sees images without their colours; a ``.safetensors`` file sees what it
     was trained to see."""

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from backbone.optimization import build_optimizer, warmup_cosine
 from backbone.pretrain import describe_backbone_source
 from backbone.provenance import Provenance, fingerprint_folder, read_record, recorded_key
-from backbone.specs import build_backbone
+from backbone.specs import LEVELS, build_backbone
 from backbone.trainer import (
     Stopwatch,
     build_trainer,
@@ -125,7 +125,10 @@ def _train(
         pretrained=config.pretrained,
         norm=config.norm,
         grayscale=config.grayscale,
+        out=LEVELS,
     )
+    if config.activation_checkpointing:
+        backbone.checkpoint_activations()
     detector = build_detector(
         backbone, num_classes=len(annotations.categories), config=config.detector
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from backbone.genotype import COMBINATIONS, OPERATION_NAMES
+from backbone.genotype import COMBINATIONS, NASNET_OPERATIONS
 from backbone.network import MIN_WIDTH
 
 PRECISIONS = ("float32", "bfloat16")
@@ -20,7 +20,7 @@ def _require_at_least(least: float, **values: float) -> None:
 class SpaceConfig:
     """Which genotypes are searched."""
 
-    operations: list[str] = field(default_factory=lambda: list(OPERATION_NAMES))
+    operations: list[str] = field(default_factory=lambda: list(NASNET_OPERATIONS))
     """Candidate operations; the paper's 13 by default."""
     num_blocks: int = 5
     """B: blocks per cell (paper, section 3: 5)."""

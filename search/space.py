@@ -14,6 +14,7 @@ import torch
 
 from backbone.genotype import (
     COMBINATIONS,
+    NASNET_OPERATIONS,
     NUM_INPUTS,
     OPERATION_NAMES,
     Block,
@@ -46,7 +47,7 @@ class SearchSpace:
         ValueError: if the space is empty, or names an operation or combination that there is not.
     """
 
-    operations: tuple[str, ...] = OPERATION_NAMES
+    operations: tuple[str, ...] = NASNET_OPERATIONS
     num_blocks: int = 5
     combinations: tuple[str, ...] = COMBINATIONS
     choices: tuple[Choice, ...] = field(init=False, repr=False, compare=False)

@@ -54,6 +54,7 @@ def test_help_offers_only_choices_that_fit_the_tool():
         ("experiment=quickstart", "experiment=quickstart is not for train_detector, which has no"),
         ("recipe=fast", "no recipe=fast; choose from ['detector_1x', 'detector_long', 'detector_q"),
         ("recipe.batch_size=many", "'many' of type 'str' could not be converted to Integer"),
+        ("+seed=1", "write seed=1 without '+'"),
         ("data.root=[1", "no viable alternative at input '[1'"),
     ],
 )

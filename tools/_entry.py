@@ -67,6 +67,9 @@ def _conf() -> initialize_config_dir:
 
 
 def _compose(tool: str, overrides: list[str]) -> DictConfig:
+    added = [override for override in overrides if override.startswith("+")]
+    if added:
+        raise ValueError(f"{tool} has all its settings; write {added[0].lstrip('+')} without '+'")
     try:
         return compose(tool, overrides, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:

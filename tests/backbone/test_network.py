@@ -7,16 +7,15 @@ from torch import nn
 from backbone.cell import Cell
 from backbone.genotype import OPERATION_NAMES, Block, CellSpec, Edge, Genotype
 from backbone.network import (
-    BatchNorm,
     CellNetwork,
     NetworkConfig,
     first_filters,
-    freeze_batch_norm,
     penultimate_filters,
     plan_cells,
 )
-from backbone.operations import OPERATIONS, FactorizedReduction, SamePool2d, same_padding
-from backbone.published import NASNET_A, PNASNET_5, PUBLISHED
+from backbone.normalization import BatchNorm, convert_norm
+from backbone.operations import FULL, OPERATIONS, FactorizedReduction, SamePool2d, same_padding
+from backbone.published import AMOEBANET_A, CONVENTIONS, NASNET_A, PNASNET_5, PUBLISHED
 
 EVERY_OPERATION = Genotype(
     *[
@@ -29,6 +28,9 @@ EVERY_OPERATION = Genotype(
         for _ in range(2)
     ]
 )
+
+
+AMOEBANET = CONVENTIONS["amoebanet_a"]
 
 
 def count(module):
@@ -63,8 +65,44 @@ def count(module):
         # code, the second half of a factorized reduction to 27 channels is wider than the first.
         (PNASNET_5, {"num_cells": 3, "filters": 1080}, 1000, 5_064_487, 5_098_151),
         (PNASNET_5, {"num_cells": 3, "filters": 960, "stem": "cifar"}, 10, 3_189_082, 3_218_170),
+        (
+            AMOEBANET_A,
+            {"num_cells": 6, "filters": 7168} | AMOEBANET,
+            1000,
+            468_151_184,
+            468_598_856,
+        ),
+        # 34 above a count from elsewhere, for the same reason: 47 and 25 are odd.
+        (AMOEBANET_A, {"num_cells": 6, "filters": 3040} | AMOEBANET, 1000, 86_718_797, 86_908_673),
+        (AMOEBANET_A, {"num_cells": 4, "filters": 800} | AMOEBANET, 1000, 5_086_930, 5_122_936),
+        (
+            AMOEBANET_A,
+            {"num_cells": 6, "filters": 512, "stem": "cifar"} | AMOEBANET,
+            10,
+            2_567_754,
+            2_599_466,
+        ),
+        (
+            AMOEBANET_A,
+            {"num_cells": 6, "filters": 576, "stem": "cifar"} | AMOEBANET,
+            10,
+            3_218_266,
+            3_253_942,
+        ),
     ],
-    ids=["mobile", "large", "cifar", "pnasnet-large", "pnasnet-mobile", "pnasnet-cifar"],
+    ids=[
+        "mobile",
+        "large",
+        "cifar",
+        "pnasnet-large",
+        "pnasnet-mobile",
+        "pnasnet-cifar",
+        "amoebanet-448",
+        "amoebanet-190",
+        "amoebanet-mobile",
+        "amoebanet-cifar-32",
+        "amoebanet-cifar-36",
+    ],
 )
 def test_networks_have_the_published_number_of_parameters(
     genotype, config, num_classes, parameters, with_statistics
@@ -115,7 +153,7 @@ def test_maps_have_the_shapes_of_the_released_code(config, side, shapes):
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
 def test_every_published_genotype_stacks_and_learns(genotype, stem):
     torch.manual_seed(0)
-    filters = penultimate_filters(genotype, 5)  # odd widths in the stem's cells
+    filters = penultimate_filters(genotype, 12)  # an odd width in the stem's cells
     network = CellNetwork(genotype, NetworkConfig(num_cells=2, filters=filters, stem=stem))
     maps = network(torch.randn(2, 3, 64, 64))
     assert {name: m.shape[1] for name, m in maps.items()} == network.channels
@@ -179,24 +217,30 @@ def test_every_weight_of_every_operation_gets_a_gradient(stem, skip):
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("channels", [(4, 4), (4, 6)])
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_divides_both_sides_by_its_stride_rounded_up(name, channels, stride):
-    operation = OPERATIONS[name](*channels, stride, BatchNorm)
+@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("convolutions", OPERATIONS)
+def test_an_operation_divides_both_sides_by_its_stride_rounded_up(
+    convolutions, name, channels, stride
+):
+    operation = OPERATIONS[convolutions][name](*channels, stride, BatchNorm)
     out = operation(torch.randn(2, channels[0], 7, 10))
     assert out.shape == (2, channels[1], -(-7 // stride), -(-10 // stride))
 
 
 @pytest.mark.parametrize("side", [5, 6, 7, 8])
-@pytest.mark.parametrize("kernel", [3, 5, 7])
-@pytest.mark.parametrize("kind", ["max", "avg"])
-def test_pooling_leaves_the_padding_out(kind, kernel, side):
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    ("kind", "kernel"), [("max", 2), *((kind, k) for kind in ("max", "avg") for k in (3, 5, 7))]
+)
+def test_pooling_leaves_the_padding_out(kind, kernel, stride, side):
     values = torch.randn(side, dtype=torch.float64)
     image = values.expand(side, side)[None, None]
-    before, _ = same_padding(side, kernel=kernel, stride=2)
-    windows = [values[max(start, 0) : start + kernel] for start in range(-before, side - before, 2)]
+    before, _ = same_padding(side, kernel=kernel, stride=stride)
+    starts = range(-before, side - before, stride)
+    windows = [values[max(start, 0) : start + kernel] for start in starts]
     expected = torch.stack([w.max() if kind == "max" else w.mean() for w in windows])
-    out = SamePool2d(kind, kernel, stride=2)(image)[0, 0, 0]
-    torch.testing.assert_close(out, expected[: -(-side // 2)])
+    out = SamePool2d(kind, kernel, stride=stride)(image)[0, 0, 0]
+    torch.testing.assert_close(out, expected[: -(-side // stride)])
 
 
 def test_same_padding_puts_the_odd_row_last():
@@ -247,7 +291,7 @@ def test_concat_block_is_brought_back_to_the_width_of_a_state():
 def test_frozen_normalization_keeps_its_statistics_and_does_not_learn():
     network = CellNetwork(NASNET_A, NetworkConfig(num_cells=1, filters=96))
     before = {n: b.clone() for n, b in network.state_dict().items() if "running" in n}
-    freeze_batch_norm(network)
+    convert_norm(network, "frozen")
     network.train()
     network(torch.randn(2, 3, 64, 64))
     after = network.state_dict()
@@ -256,3 +300,94 @@ def test_frozen_normalization_keeps_its_statistics_and_does_not_learn():
     trained = {n for n, p in network.named_parameters() if p.requires_grad}
     norms = {n for n, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)}
     assert not {n for n in trained if n.rpartition(".")[0] in norms}
+
+
+def test_a_strided_factored_convolution_sees_every_pixel():
+    operation = FULL["conv_1x7_7x1"](1, 1, 2, lambda _: nn.Identity())
+    for module in operation.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.ones_(module.weight)
+    images = torch.ones(1, 1, 8, 8, requires_grad=True)
+    operation(images).sum().backward()
+    assert (images.grad > 0).all()
+
+
+def test_bottlenecks_are_a_quarter_of_a_state_wide():
+    cell = OPERATIONS["bottleneck"]
+    widths = [
+        [
+            m.out_channels
+            for m in cell[name](8, 16, 1, BatchNorm).modules()
+            if isinstance(m, nn.Conv2d)
+        ]
+        for name in ("conv_3x3", "conv_1x7_7x1", "conv_1x3_3x1", "dil_conv_3x3", "conv_1x1")
+    ]
+    assert widths == [[4, 4, 16], [4, 4, 4, 16], [6, 6, 6, 16], [4, 4, 16], [16]]
+    # Too narrow for a quarter: the convolution stands alone.
+    narrow = cell["conv_3x3"](8, 3, 1, BatchNorm)
+    assert [m.out_channels for m in narrow.modules() if isinstance(m, nn.Conv2d)] == [3]
+
+
+def drop_path_network():
+    torch.manual_seed(0)
+    return CellNetwork(NASNET_A, NetworkConfig(num_cells=2, filters=96, stem="cifar"))
+
+
+def test_scheduled_drop_path_rises_with_depth_and_time():
+    network = drop_path_network()
+    network.schedule_drop_path(keep=0.6, progress=0.5)
+    assert [cell.drop_path for cell in network.cells] == pytest.approx(
+        [0.4 * 0.5 * number / 8 for number in range(1, 9)]
+    )
+    network.schedule_drop_path(keep=0.6, progress=3.0)
+    assert network.cells[-1].drop_path == pytest.approx(0.4)
+
+
+def test_dropped_paths_leave_out_whole_operations_and_keep_the_mean():
+    torch.manual_seed(0)
+    cell = make_cell(Block(Edge("conv_1x1", 0), Edge("identity", 1)))
+    nn.init.ones_(cell.left[0][1].weight)
+    cell.drop_path = 0.25
+    images = torch.ones(4000, 1, 1, 1)
+    out = cell(images, images).flatten()
+    # The identity stays; the other path is out or scaled up for the times that it is out.
+    torch.testing.assert_close(out.unique(), torch.tensor([1.0, 1.0 + 1 / 0.75]))
+    assert out.mean().item() == pytest.approx(2.0, abs=0.05)
+    cell.eval()
+    torch.testing.assert_close(cell(images, images).flatten(), torch.full((4000,), 2.0))
+
+
+@pytest.mark.parametrize("genotype", [NASNET_A, PNASNET_5], ids=["nasnet", "pnasnet"])
+def test_checkpointing_changes_neither_gradients_nor_statistics(genotype):
+    images = torch.randn(2, 3, 64, 64)
+    results = []
+    for checkpoints in (False, True):
+        torch.manual_seed(0)
+        config = NetworkConfig(num_cells=1, filters=penultimate_filters(genotype, 8))
+        network = CellNetwork(genotype, config).double()
+        network.checkpoints_cells = checkpoints
+        network.schedule_drop_path(keep=0.7, progress=1.0)
+        sum(m.square().mean() for m in network(images.double()).values()).backward()
+        results.append((network, [p.grad for p in network.parameters()]))
+    (plain, gradients), (saving, same) = results
+    torch.testing.assert_close(same, gradients)
+    torch.testing.assert_close(saving.state_dict(), plain.state_dict())
+    assert all(m.momentum == 0.1 for m in saving.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+def test_checkpointing_keeps_only_the_outputs_of_cells():
+    stored = []
+    for checkpoints in (False, True):
+        network = CellNetwork(NASNET_A, NetworkConfig(num_cells=2, filters=192))
+        network.checkpoints_cells = checkpoints
+        saved = {}
+
+        def keep(tensor, saved=saved):
+            saved[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            network(torch.randn(1, 3, 64, 64))
+        parameters = {p.data_ptr() for p in network.parameters()}
+        stored.append(sum(n for pointer, n in saved.items() if pointer not in parameters))
+    assert stored[1] < stored[0] / 3

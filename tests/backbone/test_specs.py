@@ -3,9 +3,10 @@ import json
 import pytest
 import torch
 
+from backbone.classifier import Classifier
 from backbone.cost import measure_cost
 from backbone.published import NASNET_A
-from backbone.specs import LEVELS, Classifier, build_backbone
+from backbone.specs import LEVELS, build_backbone
 
 SPECS = ["nasnet_a:1@96", "timm:lcnet_035", "timm:resnet10t", "torchvision:mobilenet_v3_small"]
 

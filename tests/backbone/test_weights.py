@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from backbone.specs import Classifier, build_backbone
+from backbone.classifier import Classifier
+from backbone.specs import build_backbone
 from backbone.weights import load_backbone, read_weights, save_classifier, save_weights
 
 

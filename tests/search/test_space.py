@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backbone.genotype import OPERATION_NAMES, Block, CellSpec, Edge, Genotype
+from backbone.genotype import NASNET_OPERATIONS, Block, CellSpec, Edge, Genotype
 from backbone.published import NASNET_A
 from search.config import SpaceConfig
 from search.randomness import stream
@@ -94,4 +94,4 @@ def test_genotypes_outside_the_space_are_refused():
 
 def test_the_default_config_is_the_papers_space():
     assert build_space(SpaceConfig()) == PAPER
-    assert PAPER.operations == OPERATION_NAMES
+    assert PAPER.operations == NASNET_OPERATIONS
