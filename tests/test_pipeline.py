@@ -46,6 +46,28 @@ def data_arguments(road):
     return [f"data.root={out}/data/detection", "recipe=smoke"]
 
 
+@pytest.mark.parametrize("wrong", ["backbone=timm:resnet5000", "data.root=/missing"])
+def test_a_refused_run_leaves_an_earlier_one_in_its_folder_as_it_is(road, tmp_path, wrong):
+    config = tmp_path / "config.yaml"
+    config.write_text("seed: 0")
+    done = run("train_detector", *data_arguments(road), f"out={tmp_path}", wrong, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [config]
+    assert config.read_text() == "seed: 0"
+
+
+def test_a_run_says_when_it_replaces_another(road, tmp_path):
+    (tmp_path / "config.yaml").write_text("seed: 0")
+    annotations = f"{road[0]}/data/detection/annotations/instances_val.json"
+    results = tmp_path / "results.json"
+    results.write_text("[]")
+    arguments = (f"annotations={annotations}", f"results={results}", f"out={tmp_path}")
+    assert "files are replaced" in run("evaluate_detector", *arguments).stdout
+    assert "files are replaced" not in run("evaluate_detector", *arguments).stdout
+
+
 def test_the_road_ends_with_a_table_and_a_page_that_needs_nothing_else(road):
     out, _, done = road
     assert re.search(r"searched \d+@\d+ .* timm:lcnet_035 ", " ".join(done.stdout.split()))

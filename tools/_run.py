@@ -6,9 +6,10 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
     from lightning.pytorch.loggers import Logger
 
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
@@ -72,25 +74,72 @@ def plain_errors() -> Iterator[None]:
         sys.exit(1)
 
 
-def start_run(config: DictConfig) -> tuple[Any, Path]:
-    """Return the typed config and the run's folder, which then holds ``config.yaml``.
+@dataclass(kw_only=True)
+class Run:
+    """One run of a tool: what it was told, its folder, its loggers."""
+
+    settings: Any
+    """The typed config."""
+    out: Path
+    """The run's folder."""
+    config: DictConfig
+    loggers: Sequence[Logger] = ()
+    """They and ``config.yaml`` come to be when they are first looked at, so that a run that is
+    refused leaves an earlier one in the same folder as it is."""
+
+    def record(self) -> None:
+        """Write ``config.yaml``; say if the folder held a run of another config."""
+        from backbone.artifacts import write_text
+
+        if int(os.environ.get("RANK", "0")) != 0:
+            return
+        path, text = self.out / "config.yaml", OmegaConf.to_yaml(self.config, resolve=True)
+        if path.is_file() and path.read_text(encoding="utf-8") != text:
+            print(f"{self.out} holds a run with other settings; its files are replaced")
+        write_text(path, text)
+
+    def finish(self) -> None:
+        """Write what is still held back."""
+        finish_loggers(self.loggers)
+        self.record()
+
+
+class LateLoggers(Sequence["Logger"]):
+    """Loggers that are made when they are first looked at."""
+
+    def __init__(self, make: Callable[[], Sequence[Logger]]) -> None:
+        self._make = cache(make)
+
+    def __len__(self) -> int:
+        return len(self._make())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._make()[index]
+
+
+def start_run(config: DictConfig) -> Run:
+    """Return the run of a config; nothing is written yet.
 
     With ``--multirun`` every job has a numbered folder of its own.
     """
-    from backbone.artifacts import write_text
-
-    settings = OmegaConf.to_object(config)
-    out = Path(settings.out)  # type: ignore[union-attr]
+    settings: Any = OmegaConf.to_object(config)
+    out = Path(settings.out)
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:
         out /= str(hydra.job.num)
-        settings.out = str(out)  # type: ignore[union-attr]
-    if int(os.environ.get("RANK", "0")) == 0:
-        write_text(out / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+        settings.out = str(out)
     # Both libraries announce changes of their own that a user can do nothing about.
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    return settings, out
+    run = Run(settings=settings, out=out, config=config)
+    if hasattr(settings, "logger"):
+
+        def make() -> Sequence[Logger]:
+            run.record()
+            return build_loggers(settings.logger, out, settings=config)
+
+        run.loggers = LateLoggers(make)
+    return run
 
 
 def build_loggers(
@@ -114,6 +163,19 @@ def build_loggers(
     if settings is not None:
         logger.log_hyperparams(OmegaConf.to_container(settings, resolve=True))  # type: ignore[arg-type]
     return (logger,)
+
+
+def named_bar(name: str, *, lane: int = 0) -> Callback:
+    """Return a training's progress bar that says of what it is, in the ``lane``-th line."""
+    from lightning.pytorch.callbacks import TQDMProgressBar
+
+    class NamedBar(TQDMProgressBar):
+        def get_metrics(self, *arguments: Any) -> dict[str, Any]:
+            metrics = super().get_metrics(*arguments)
+            metrics.pop("v_num", None)
+            return {"of": name, **metrics}
+
+    return NamedBar(refresh_rate=5, process_position=lane)
 
 
 def log_images(loggers: Sequence[Logger], name: str, paths: Sequence[Path]) -> None:

@@ -17,15 +17,16 @@ import hydra
 from omegaconf import DictConfig
 
 from _entry import start_tool
-from _run import build_loggers, finish_loggers, plain_errors, start_run
+from _run import build_loggers, finish_loggers, named_bar, plain_errors, start_run
 from _schemas import CompareBackbones
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="compare_backbones")
 def main(config: DictConfig) -> None:
     with plain_errors():
-        settings, out = start_run(config)
-        compare_backbones(settings, out)
+        run = start_run(config)
+        compare_backbones(run.settings, run.out)
+        run.record()
 
 
 def compare_backbones(settings: CompareBackbones, out: Path) -> None:
@@ -45,7 +46,10 @@ def compare_backbones(settings: CompareBackbones, out: Path) -> None:
     for number, (spec, cost) in enumerate(costs.items()):
         folder = out / f"{number}-{re.sub(r'[^A-Za-z0-9]+', '-', spec)[-40:]}"
         loggers = build_loggers(settings.logger, folder)
-        result = train_detector(replace(settings.training, backbone=spec), folder, loggers=loggers)
+        bar = named_bar(f"{spec} ({number + 1}/{len(costs)})")
+        result = train_detector(
+            replace(settings.training, backbone=spec), folder, loggers=loggers, callbacks=[bar]
+        )
         finish_loggers(loggers)
         contestants.append(
             Contestant(

@@ -20,8 +20,9 @@ from _schemas import EvaluateDetector
 @hydra.main(version_base=None, config_path="../conf", config_name="evaluate_detector")
 def main(config: DictConfig) -> None:
     with plain_errors():
-        settings, out = start_run(config)
-        evaluate(settings, out)
+        run = start_run(config)
+        evaluate(run.settings, run.out)
+        run.finish()
 
 
 def evaluate(settings: EvaluateDetector, out: Path) -> None:
@@ -41,6 +42,8 @@ def evaluate(settings: EvaluateDetector, out: Path) -> None:
             batch_size=settings.batch_size,
         )
     print(describe_metrics(metrics, per_class=True))
+    if settings.weights:
+        print(f"detections: {out / 'results.json'}")
     print(f"metrics: {out / 'metrics.json'}")
 
 

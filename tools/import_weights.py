@@ -18,14 +18,16 @@ def main(config: DictConfig) -> None:
     with plain_errors():
         from backbone.released import import_weights
 
-        settings, out = start_run(config)
-        path = out / "backbone.safetensors"
+        run = start_run(config)
+        settings = run.settings
+        path = run.out / "backbone.safetensors"
         import_weights(
             settings.weights,
             path,
             spec=settings.backbone,
             average_counts_padding=settings.average_counts_padding,
         )
+        run.finish()
         print(f"backbone: {path}")
 
 

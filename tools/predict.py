@@ -21,12 +21,14 @@ def main(config: DictConfig) -> None:
         from detection.predict import find_images, predict_images
         from detection.weights import load_detector
 
-        settings, out = start_run(config)
+        run = start_run(config)
+        settings = run.settings
         paths = find_images(settings.images)
         detector, info = load_detector(settings.weights)
         written = predict_images(
-            detector, info, paths, out, score_threshold=settings.score_threshold
+            detector, info, paths, run.out, score_threshold=settings.score_threshold
         )
+        run.finish()
         print(f"{len(paths)} images: {written}")
 
 

@@ -12,7 +12,7 @@ import hydra
 from omegaconf import DictConfig
 
 from _entry import start_tool
-from _run import build_loggers, finish_loggers, plain_errors, start_run
+from _run import plain_errors, start_run
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="pretrain_backbone")
@@ -20,10 +20,9 @@ def main(config: DictConfig) -> None:
     with plain_errors():
         from backbone.pretrain import pretrain_backbone
 
-        settings, out = start_run(config)
-        loggers = build_loggers(settings.logger, out, settings=config)
-        result = pretrain_backbone(settings, out, loggers=loggers)
-        finish_loggers(loggers)
+        run = start_run(config)
+        result = pretrain_backbone(run.settings, run.out, loggers=run.loggers)
+        run.finish()
         state = "already there" if result.skipped else f"{result.seconds:.0f} s"
         print(f"accuracy {100 * result.accuracy:.1f} %  ({state})")
         print(f"backbone: {result.path}")

@@ -17,14 +17,14 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from _children import end_with_parent
 from _entry import start_tool
-from _run import build_loggers, finish_loggers, log_images, plain_errors, start_run
+from _run import build_loggers, finish_loggers, log_images, named_bar, plain_errors, start_run
 from _schemas import RunPipeline
 
 if TYPE_CHECKING:
@@ -37,10 +37,9 @@ if TYPE_CHECKING:
 @hydra.main(version_base=None, config_path="../conf", config_name="run_pipeline")
 def main(config: DictConfig) -> None:
     with plain_errors():
-        settings, out = start_run(config)
-        loggers = build_loggers(settings.logger, out, settings=config)
-        run_pipeline(settings, out, loggers)
-        finish_loggers(loggers)
+        run = start_run(config)
+        run_pipeline(run.settings, run.out, run.loggers)
+        run.finish()
 
 
 def run_pipeline(settings: RunPipeline, out: Path, loggers: Sequence[Logger]) -> None:
@@ -112,7 +111,7 @@ def _train_all(
     """Go every road, ``settings.at_once`` at a time."""
     at_once = min(settings.at_once, len(roads))
     if at_once == 1:
-        return [_train(settings, road, loggers, ()) for road in roads]
+        return [_train(settings, road, loggers, [named_bar(road.name)]) for road in roads]
     # spawn: a fork of a process whose libraries run threads may hang
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(at_once, spawn, initializer=end_with_parent) as pool:
@@ -132,18 +131,10 @@ def _train_all(
 def _train_in_child(settings: RunPipeline, road: _Road, lane: int, at_once: int) -> Contestant:
     """Go one road with a share of the cores; its progress bar has the ``lane``-th line."""
     import torch
-    from lightning.pytorch.callbacks import TQDMProgressBar
-
-    class NamedBar(TQDMProgressBar):
-        def get_metrics(self, *arguments: Any) -> dict[str, Any]:
-            metrics = super().get_metrics(*arguments)
-            metrics.pop("v_num", None)
-            return {"of": road.name, **metrics}
 
     torch.set_num_threads(max((os.cpu_count() or 1) // at_once, 1))
     loggers = build_loggers(settings.logger, road.out, settings=OmegaConf.structured(settings))
-    bar = NamedBar(refresh_rate=5, process_position=lane)
-    contestant = _train(settings, road, loggers, [bar])
+    contestant = _train(settings, road, loggers, [named_bar(road.name, lane=lane)])
     finish_loggers(loggers)
     return contestant
 

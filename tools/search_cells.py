@@ -11,7 +11,7 @@ import hydra
 from omegaconf import DictConfig
 
 from _entry import start_tool
-from _run import build_loggers, finish_loggers, log_images, plain_errors, start_run
+from _run import log_images, plain_errors, start_run
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="search_cells")
@@ -20,17 +20,17 @@ def main(config: DictConfig) -> None:
         from search.reward import ProxyAccuracy
         from search.study import TrialRecord, search_cells
 
-        settings, out = start_run(config)
-        loggers = build_loggers(settings.logger, out, settings=config)
+        run = start_run(config)
+        settings, out = run.settings, run.out
 
         def log(trial: TrialRecord) -> None:
-            for logger in loggers:
+            for logger in run.loggers:
                 if trial.reward is not None:
                     logger.log_metrics({"reward": trial.reward}, step=trial.number)
 
         result = search_cells(settings, out, reward=ProxyAccuracy(settings.reward), on_trial=log)
-        log_images(loggers, "cells", [out / "cells.png"])
-        finish_loggers(loggers)
+        log_images(run.loggers, "cells", [out / "cells.png"])
+        run.finish()
         state = "already there" if result.skipped else f"{result.seconds:.0f} s"
         print(f"winner: {result.describe()}  ({state})")
         print(f"cells: {result.path}\ndrawing: {out / 'cells.png'}")

@@ -15,7 +15,7 @@ import hydra
 from omegaconf import DictConfig
 
 from _entry import start_tool
-from _run import build_loggers, finish_loggers, log_images, plain_errors, start_run
+from _run import log_images, plain_errors, start_run
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="train_detector")
@@ -25,15 +25,15 @@ def main(config: DictConfig) -> None:
         from detection.showcase import draw_showcase
         from detection.training import train_detector
 
-        settings, out = start_run(config)
-        loggers = build_loggers(settings.logger, out, settings=config)
-        result = train_detector(settings, out, loggers=loggers)
+        run = start_run(config)
+        settings, out = run.settings, run.out
+        result = train_detector(settings, out, loggers=run.loggers)
         if int(os.environ.get("RANK", "0")) == 0:
             picture = draw_showcase(result.path, settings.data, out / "detections.png")
-            for logger in loggers:
+            for logger in run.loggers:
                 logger.log_metrics(headline(result.metrics))
-            log_images(loggers, "detections", [picture])
-            finish_loggers(loggers)
+            log_images(run.loggers, "detections", [picture])
+            run.finish()
             state = "already there" if result.skipped else f"{result.seconds:.0f} s"
             print(describe_metrics(result.metrics))
             print(f"detector: {result.path}  ({state})\ndetections: {picture}")
