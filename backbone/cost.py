@@ -1,4 +1,4 @@
-"""What a backbone costs: parameters and multiply-adds."""
+"""What a backbone costs: parameters, multiply-adds, activations, memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from backbone.specs import Backbone
+from backbone.memory import inference_bytes, training_step_bytes
+from backbone.specs import Backbone, unbuilt
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,39 +19,70 @@ class Cost:
     """Numbers that are learned."""
     mult_adds: int
     """Multiply-adds of all convolutions and linear layers for one image, as papers count them."""
+    activations: int
+    """Numbers that these layers give out for one image (Radosavovic et al. 2020, section 3.1)."""
 
 
 def measure_cost(backbone: Backbone, *, side_px: int) -> Cost:
-    """Count a backbone's parameters and its multiply-adds for one square image.
+    """Count a backbone's parameters, multiply-adds and activations for one square image.
 
-    Args:
-        backbone: its mode and weights are left as they are.
-        side_px: height and width of the image.
+    Nothing is computed: a copy without weights passes the shapes on.
     """
-    total = 0
+    twin = unbuilt(backbone.description, out=backbone.out)
+    images = torch.empty(1, 3, side_px, side_px, device="meta")
+    mult_adds, activations = _count(twin, images)
+    return Cost(sum(p.numel() for p in twin.parameters()), mult_adds, activations)
 
-    def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        if isinstance(module, nn.Conv2d):
-            height, width = module.kernel_size
-            per_value = module.in_channels // module.groups * height * width
-        else:
-            assert isinstance(module, nn.Linear)
-            per_value = module.in_features
-        total += per_value * output.numel()
 
-    hooks = [
-        module.register_forward_hook(count)
-        for module in backbone.modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
-    ]
-    training = backbone.training
-    device = next(backbone.parameters()).device
+def count_mult_adds(module: nn.Module, images: Tensor) -> int:
+    """Return the multiply-adds of a module's convolutions and linear layers for some images."""
+    return _count(module, images)[0]
+
+
+def _count(module: nn.Module, images: Tensor) -> tuple[int, int]:
+    mult_adds = activations = 0
+
+    def count(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal mult_adds, activations
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        mult_adds += layer.weight[0].numel() * output.numel()
+        activations += output.numel()
+
+    layers = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
     try:
-        with torch.inference_mode():
-            backbone.eval()(torch.zeros(1, 3, side_px, side_px, device=device))
+        with torch.no_grad():
+            module(images)
     finally:
-        backbone.train(training)
         for hook in hooks:
             hook.remove()
-    return Cost(sum(p.numel() for p in backbone.parameters()), total)
+    return mult_adds, activations
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Most bytes that tensors take at once, without what an allocator or a library adds."""
+
+    inference: int
+    training: int
+    """Of a training step: weights, gradients, activations, but not the optimizer's state."""
+    checkpointed: int | None
+    """The same with activation checkpointing; None if the backbone cannot."""
+
+
+def measure_memory(backbone: Backbone, *, side_px: int, batch_size: int) -> Memory:
+    """Return what a backbone takes for a batch of square images; nothing is computed."""
+
+    def twin() -> Backbone:
+        return unbuilt(backbone.description, out=backbone.out)
+
+    images = torch.empty(batch_size, 3, side_px, side_px, device="meta")
+    saving = twin()
+    try:
+        saving.checkpoint_activations()
+        checkpointed = training_step_bytes(saving, images)
+    except ValueError:
+        checkpointed = None
+    return Memory(
+        inference_bytes(twin(), images), training_step_bytes(twin(), images), checkpointed
+    )

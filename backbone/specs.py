@@ -220,6 +220,20 @@ def describe_spec(spec: str, *, grayscale: bool = False, stem: str = "imagenet")
     }
 
 
+def describe_source(spec: str, *, stem: str = "imagenet") -> dict[str, Any]:
+    """Return the description of any spec's backbone, that of a ``.safetensors`` file too.
+
+    Raises:
+        ValueError, FileNotFoundError: as ``build_backbone``.
+    """
+    if not spec.endswith(".safetensors"):
+        return describe_spec(spec, stem=stem)
+    from backbone.weights import read_about  # weights builds on this module
+
+    description: dict[str, Any] = read_about(spec, kind="backbone")["backbone"]
+    return description
+
+
 def rebuild_backbone(
     description: Mapping[str, Any],
     *,

@@ -50,6 +50,38 @@ class PretrainBackbone(PretrainConfig):
 
 
 @dataclass(kw_only=True, slots=True)
+class DescribeBackbone:
+    """What ``describe_backbone`` takes."""
+
+    out: str
+    """The folder for the drawings of its cells."""
+    backbone: str
+    """Backbone spec."""
+    side_px: int
+    """Height and width of the images."""
+    batch_size: int
+    """Images at a time, for the memory."""
+    num_classes: int = 1000
+    """Classes of the classifier whose head is counted."""
+    stem: str = "imagenet"
+    """Of cells: ``imagenet`` or ``cifar``."""
+
+    def __post_init__(self) -> None:
+        for name in ("side_px", "batch_size", "num_classes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(kw_only=True, slots=True)
+class TabulateSizes:
+    """What ``tabulate_sizes`` takes."""
+
+    out: str
+    """A Markdown file with the lines ``<!-- sizes -->`` and ``<!-- /sizes -->``; what is between
+    them is replaced."""
+
+
+@dataclass(kw_only=True, slots=True)
 class ImportWeights:
     """What ``import_weights`` takes."""
 
@@ -179,6 +211,8 @@ def register_schemas() -> None:
         "search_cells_schema": SearchCells,
         "pretrain_backbone_schema": PretrainBackbone,
         "import_weights_schema": ImportWeights,
+        "describe_backbone_schema": DescribeBackbone,
+        "tabulate_sizes_schema": TabulateSizes,
         "train_detector_schema": TrainDetector,
         "evaluate_detector_schema": EvaluateDetector,
         "predict_schema": Predict,

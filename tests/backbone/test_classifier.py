@@ -3,33 +3,7 @@ import torch
 from torch import nn
 
 from backbone.classifier import AuxiliaryHead, Classifier
-from backbone.specs import build_backbone, describe_spec, rebuild_backbone
-
-
-def count(module):
-    return sum(p.numel() for p in module.parameters())
-
-
-@pytest.mark.parametrize(
-    ("spec", "stem", "side", "num_classes", "parameters"),
-    [
-        ("nasnet_a:4@1056", "imagenet", 224, 1000, 2_411_240),
-        ("nasnet_a:6@4032", "imagenet", 331, 1000, 4_567_784),
-        ("nasnet_a:6@4032", "imagenet", 331, 1001, 4_568_553),
-        ("nasnet_a:6@768", "cifar", 32, 10, 1_631_498),
-        ("pnasnet_5:4@4320", "imagenet", 331, 1000, 4_586_216),
-        ("pnasnet_5:3@1080", "imagenet", 224, 1000, 2_412_776),
-        ("pnasnet_5:3@960", "cifar", 32, 10, 1_643_786),
-        ("amoebanet_a:6@3040", "imagenet", 331, 1000, 4_504_296),
-    ],
-)
-def test_auxiliary_heads_have_the_published_number_of_parameters(
-    spec, stem, side, num_classes, parameters
-):
-    with torch.device("meta"):
-        backbone = rebuild_backbone(describe_spec(spec, stem=stem))
-        classifier = Classifier(backbone, num_classes=num_classes, auxiliary_side_px=side)
-    assert count(classifier.auxiliary) == parameters
+from backbone.specs import build_backbone
 
 
 def test_the_auxiliary_head_classifies_and_trains_what_lies_below_it():

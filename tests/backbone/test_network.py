@@ -15,7 +15,7 @@ from backbone.network import (
 )
 from backbone.normalization import BatchNorm, convert_norm
 from backbone.operations import FULL, OPERATIONS, FactorizedReduction, SamePool2d, same_padding
-from backbone.published import AMOEBANET_A, CONVENTIONS, NASNET_A, PNASNET_5, PUBLISHED
+from backbone.published import NASNET_A, PNASNET_5, PUBLISHED
 
 EVERY_OPERATION = Genotype(
     *[
@@ -28,91 +28,6 @@ EVERY_OPERATION = Genotype(
         for _ in range(2)
     ]
 )
-
-
-AMOEBANET = CONVENTIONS["amoebanet_a"]
-
-
-def count(module):
-    return sum(p.numel() for p in module.parameters())
-
-
-@pytest.mark.parametrize(
-    ("genotype", "config", "num_classes", "parameters", "with_statistics"),
-    [
-        (NASNET_A, {"num_cells": 4, "filters": 1056}, 1000, 5_289_978, 5_326_716),
-        (
-            NASNET_A,
-            {
-                "num_cells": 6,
-                "filters": 4032,
-                "stem_filters": 96,
-                "skip_reduction_input": True,
-            },
-            1000,
-            88_753_150,
-            88_949_818,
-        ),
-        (NASNET_A, {"num_cells": 6, "filters": 768, "stem": "cifar"}, 10, 3_346_538, 3_383_786),
-        (
-            PNASNET_5,
-            {"num_cells": 4, "filters": 4320, "stem_filters": 96},
-            1000,
-            86_057_668,
-            86_234_656,
-        ),
-        # A count from elsewhere is 34 lower: it leaves out the filter by which, in the released
-        # code, the second half of a factorized reduction to 27 channels is wider than the first.
-        (PNASNET_5, {"num_cells": 3, "filters": 1080}, 1000, 5_064_487, 5_098_151),
-        (PNASNET_5, {"num_cells": 3, "filters": 960, "stem": "cifar"}, 10, 3_189_082, 3_218_170),
-        (
-            AMOEBANET_A,
-            {"num_cells": 6, "filters": 7168} | AMOEBANET,
-            1000,
-            468_151_184,
-            468_598_856,
-        ),
-        # 34 above a count from elsewhere, for the same reason: 47 and 25 are odd.
-        (AMOEBANET_A, {"num_cells": 6, "filters": 3040} | AMOEBANET, 1000, 86_718_797, 86_908_673),
-        (AMOEBANET_A, {"num_cells": 4, "filters": 800} | AMOEBANET, 1000, 5_086_930, 5_122_936),
-        (
-            AMOEBANET_A,
-            {"num_cells": 6, "filters": 512, "stem": "cifar"} | AMOEBANET,
-            10,
-            2_567_754,
-            2_599_466,
-        ),
-        (
-            AMOEBANET_A,
-            {"num_cells": 6, "filters": 576, "stem": "cifar"} | AMOEBANET,
-            10,
-            3_218_266,
-            3_253_942,
-        ),
-    ],
-    ids=[
-        "mobile",
-        "large",
-        "cifar",
-        "pnasnet-large",
-        "pnasnet-mobile",
-        "pnasnet-cifar",
-        "amoebanet-448",
-        "amoebanet-190",
-        "amoebanet-mobile",
-        "amoebanet-cifar-32",
-        "amoebanet-cifar-36",
-    ],
-)
-def test_networks_have_the_published_number_of_parameters(
-    genotype, config, num_classes, parameters, with_statistics
-):
-    with torch.device("meta"):
-        network = CellNetwork(genotype, NetworkConfig(**config))
-        head = nn.Linear(config["filters"], num_classes)
-    assert count(network) + count(head) == parameters
-    statistics = sum(b.numel() for n, b in network.named_buffers() if "running" in n)
-    assert parameters + statistics == with_statistics
 
 
 @pytest.mark.parametrize(
