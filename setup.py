@@ -34,10 +34,12 @@ setup(
             "hypothesis>=6.100",
             "import-linter>=2",
             "mypy>=1.15",
+            "pretrainedmodels>=0.7.4",
             "pytest>=8.3",
             "pytest-cov>=5",
             "pytest-timeout>=2.3",
             "ruff>=0.11",
+            "six>=1.16",  # pretrainedmodels forgets to ask for it
         ],
     },
 )

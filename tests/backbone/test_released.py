@@ -1,8 +1,9 @@
-"""Our networks against timm's, which nobody here wrote."""
+"""Our networks against timm's and Cadene's, which nobody here wrote."""
 
 import pytest
 import timm
 import torch
+from pretrainedmodels.models.nasnet_mobile import NASNetAMobile
 from safetensors.torch import save_file
 
 from backbone.network import CellNetwork, NetworkConfig
@@ -52,9 +53,35 @@ def test_maps_and_features_are_those_of_timm(name, size):
     with torch.inference_mode():
         maps = ours(images)
         seen["c5"] = theirs.forward_features(images)
+        logits = head_of(theirs)(maps["c5"].relu().mean(dim=(2, 3)))
+        expected_logits = theirs(images)
     maps["c5"] = maps["c5"].relu()
     for level, expected in seen.items():
         assert (maps[level] - expected).norm() < 1e-8 * expected.norm()
+    assert (logits - expected_logits).norm() < 1e-8 * expected_logits.norm()
+
+
+def head_of(model):
+    """A linear layer with a released classifier's weights."""
+    head = torch.nn.Linear(*model.last_linear.weight.T.shape, dtype=torch.float64)
+    head.load_state_dict(model.last_linear.state_dict())
+    return head
+
+
+def test_the_mobile_network_s_logits_are_those_of_cadene():
+    torch.manual_seed(0)
+    theirs = NASNetAMobile(num_classes=3).double().eval()
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    ours = CellNetwork(NASNET_A, NetworkConfig(num_cells=4, filters=1056)).double().eval()
+    load_released(ours, theirs.state_dict(), source="pretrainedmodels")
+    images = torch.randn(1, 3, 224, 224, dtype=torch.float64)  # the one size that theirs can
+    with torch.inference_mode():
+        logits = head_of(theirs)(ours(images)["c5"].relu().mean(dim=(2, 3)))
+        expected = theirs(images)
+    assert (logits - expected).norm() < 1e-8 * expected.norm()
 
 
 def test_the_mobile_network_leaves_out_the_numbers_that_its_stacks_lack():
