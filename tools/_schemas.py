@@ -82,6 +82,21 @@ class TabulateSizes:
 
 
 @dataclass(kw_only=True, slots=True)
+class ConvertCells:
+    """What ``convert_cells`` takes."""
+
+    out: str
+    """The folder for the converted file and the drawings."""
+    cells: str
+    """Published cells by name, such as ``nasnet_a``, or a file in any of the notations: our JSON,
+    DARTS's tuples, ENAS's integers, NNI's JSON."""
+    to: str = "json"
+    """Notation to write: ``json`` (ours), ``darts``, ``enas`` or ``nni``."""
+    merge: str = "all"
+    """Which blocks NNI's space concatenates: ``all``, or ``loose_end`` (those that none reads)."""
+
+
+@dataclass(kw_only=True, slots=True)
 class ImportWeights:
     """What ``import_weights`` takes."""
 
@@ -210,6 +225,7 @@ def register_schemas() -> None:
         "make_shapes_schema": MakeShapes,
         "search_cells_schema": SearchCells,
         "pretrain_backbone_schema": PretrainBackbone,
+        "convert_cells_schema": ConvertCells,
         "import_weights_schema": ImportWeights,
         "describe_backbone_schema": DescribeBackbone,
         "tabulate_sizes_schema": TabulateSizes,
