@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 from torchvision import datasets
 
 from backbone.provenance import fingerprint_folder
@@ -157,9 +157,12 @@ class _Reader:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
         self._cache: dict[int, Tensor] = {}
-        self._room = CACHE_BYTES
+        self._room: int | None = None
 
     def __call__(self, index: int) -> Tensor:
+        if self._room is None:  # every worker process has a copy of this object
+            worker = get_worker_info()
+            self._room = CACHE_BYTES // (worker.num_workers if worker else 1)
         image = self._cache.get(index)
         if image is None:
             image = read_image(self._paths[index])

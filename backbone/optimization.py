@@ -15,6 +15,7 @@ from backbone.imports import absent_while_importing
 
 with absent_while_importing("wandb"):  # timm imports it where it is installed, unasked
     from timm.optim.muon import Muon
+    from timm.optim.rmsprop_tf import RMSpropTF
 
 
 def build_optimizer(
@@ -24,7 +25,9 @@ def build_optimizer(
 
     Args:
         parts: modules and their learning rates; a parameter belongs to the first that has it.
-        name: ``adamw``; ``sgd`` (momentum 0.9, Nesterov); or ``muon``, which makes the update of
+        name: ``adamw``; ``sgd`` (momentum 0.9, Nesterov); ``rmsprop``, as TensorFlow's, with decay
+            0.9 and epsilon 1.0 (Zoph et al. 2018, appendix A.7) and momentum 0.9, which the paper
+            does not tell (AmoebaNet's released code has it); or ``muon``, which makes the update of
             every matrix and filter bank orthogonal (Jordan et al. 2024) and scales it to the size
             of AdamW's, so that AdamW's rates serve (Liu et al. 2025, "Muon is scalable for LLM
             training", section 2.2), and leaves biases and normalization to AdamW. A step costs
@@ -45,6 +48,8 @@ def build_optimizer(
         return torch.optim.AdamW(groups)
     if name == "muon":
         return Muon(groups, momentum=0.95, nesterov=True, betas=(0.9, 0.99))
+    if name == "rmsprop":
+        return RMSpropTF(groups, alpha=0.9, eps=1.0, momentum=0.9)
     return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
 
 
@@ -57,3 +62,15 @@ def warmup_cosine(optimizer: Optimizer, *, warmup: int, total: int) -> LambdaLR:
         return 0.5 * (1 + math.cos(math.pi * min((step - warmup) / max(total - warmup, 1), 1)))
 
     return LambdaLR(optimizer, factor)
+
+
+def warmup_exponential(
+    optimizer: Optimizer, *, warmup: int, factor: float, every: float
+) -> LambdaLR:
+    """Raise the rate linearly over ``warmup`` steps; multiply it by ``factor`` ``every`` steps."""
+
+    def scale(step: int) -> float:
+        rise = (step + 1) / (warmup + 1) if step < warmup else 1.0
+        return rise * factor ** int(step / every)
+
+    return LambdaLR(optimizer, scale)

@@ -44,10 +44,16 @@ def local_processes() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+def all_processes() -> int:
+    """Return how many processes torchrun started on all machines; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def build_trainer(  # noqa: PLR0913  # a trainer has that many independent settings
     *,
     max_epochs: int,
     max_steps: int = -1,
+    check_val_every_n_epoch: int = 1,
     precision: str,
     accelerator: str,
     gradient_clip: float,
@@ -66,6 +72,7 @@ def build_trainer(  # noqa: PLR0913  # a trainer has that many independent setti
     return L.Trainer(
         max_epochs=max_epochs,
         max_steps=max_steps,
+        check_val_every_n_epoch=check_val_every_n_epoch,
         accelerator=accelerator,
         devices=processes if processes > 1 else "auto" if accelerator == "gpu" else 1,
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from backbone.optimization import build_optimizer, warmup_cosine
 from backbone.pretrain import describe_backbone_source
 from backbone.provenance import Provenance, fingerprint_folder, read_record, recorded_key
+from backbone.sampling import SEED_STEP, IterationSampler
 from backbone.specs import LEVELS, build_backbone
 from backbone.trainer import (
     Stopwatch,
@@ -34,8 +35,6 @@ from detection.inference import evaluate_detector, write_evaluation
 from detection.weights import DetectorInfo, load_detector, save_detector
 
 EVALUATION_BATCH = 16
-_SEED_STEP = 1_000_003
-"""Seeds of things that are numbered are this far apart, so that nearby base seeds do not meet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +223,7 @@ class DetectorModule(L.LightningModule):
         # The engines sample anchors and proposals from torch's own generator. Seeding it by the
         # step makes a resumed training draw what an uninterrupted one would have.
         step = self.global_step * self.trainer.world_size + self.global_rank
-        torch.manual_seed(self.seed + _SEED_STEP * step)
+        torch.manual_seed(self.seed + SEED_STEP * step)
 
     def on_train_batch_end(self, *_: Any) -> None:
         self.seconds += self._stopwatch.lap()
@@ -252,52 +251,6 @@ class DetectorModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.seconds = checkpoint["seconds"]
-
-
-class IterationSampler(Sampler[tuple[int, int]]):
-    """An endless shuffle of a data set, shared by processes and handed out in equal epochs.
-
-    Every pass over the images is a new permutation that depends on the seed alone, and where an
-    epoch starts depends on the steps that were taken, not on how epochs were counted; so a training
-    that goes on in the middle sees the images that it would have seen. Items are an image's number
-    and the seed of its augmentation.
-
-    Args:
-        num_images: size of the data set.
-        items_per_epoch: images per epoch and process.
-        items_done: returns how many images this process has used up so far.
-        seed: of the permutations.
-        rank: this process's number.
-        world_size: how many processes share the stream.
-    """
-
-    def __init__(
-        self,
-        num_images: int,
-        *,
-        items_per_epoch: int,
-        items_done: Callable[[], int],
-        seed: int,
-        rank: int,
-        world_size: int,
-    ) -> None:
-        self._num_images, self._items = num_images, items_per_epoch
-        self._items_done, self._seed = items_done, seed
-        self._rank, self._world_size = rank, world_size
-
-    def __len__(self) -> int:
-        return self._items
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        first = self._items_done()
-        permutation, current = torch.empty(0), -1
-        for item in range(first, first + self._items):
-            place = item * self._world_size + self._rank
-            if place // self._num_images != current:
-                current = place // self._num_images
-                generator = torch.Generator().manual_seed(self._seed + _SEED_STEP * current)
-                permutation = torch.randperm(self._num_images, generator=generator)
-            yield int(permutation[place % self._num_images]), self._seed + _SEED_STEP * place
 
 
 def _provenance(config: TrainDetectorConfig, train: CocoDataset, val: CocoDataset) -> Provenance:

@@ -18,7 +18,11 @@ EXPERIMENTS = {
     "quickstart": "run_pipeline",
     "quickstart_smoke": "run_pipeline",
     "coco_1x": "train_detector",
+    "nasnet_a_mobile_imagenet": "pretrain_backbone",
+    "nasnet_a_large_imagenet": "pretrain_backbone",
+    "nasnet_a_cifar10": "pretrain_backbone",
 }
+CLASSIFIER_RECIPES = ("classifier", "paper", "modern")
 CHOICES = (
     [
         ("train_detector", f"{group}={path.stem}")
@@ -32,7 +36,7 @@ CHOICES = (
     ]
     + [
         (
-            "pretrain_backbone" if path.stem.startswith("classifier") else "train_detector",
+            "pretrain_backbone" if path.stem.startswith(CLASSIFIER_RECIPES) else "train_detector",
             f"recipe={path.stem}",
         )
         for path in sorted((CONF / "recipe").glob("*.yaml"))

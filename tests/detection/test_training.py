@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from backbone.sampling import IterationSampler
 from detection.config import (
     DetectionDataConfig,
     DetectorRecipe,
@@ -12,7 +13,7 @@ from detection.config import (
     TrainDetectorConfig,
 )
 from detection.data import load_split, resize_image
-from detection.training import DetectorModule, IterationSampler, train_detector
+from detection.training import DetectorModule, train_detector
 from detection.weights import load_detector
 
 SIDE = 64
