@@ -29,11 +29,15 @@ setup(
     extras_require={
         "wandb": ["wandb>=0.19"],
         "detectron2": ["detectron2"],
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"],
         "dev": [
             "wandb>=0.19",
             "hypothesis>=6.100",
             "import-linter>=2",
             "mypy>=1.15",
+            "onnx>=1.17",
+            "onnxruntime>=1.20",
+            "onnxscript>=0.3",
             "pretrainedmodels>=0.7.4",
             "pytest>=8.3",
             "pytest-cov>=5",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbone.normalization import BatchNorm
 from backbone.operations import conv_norm
 from backbone.specs import Backbone
+from backbone.weights import HEAD_PREFIX, load_backbone, load_tensors, read_weights, select
 
 AUXILIARY_POOL_PX, AUXILIARY_POOL_STRIDE = 5, 3
 AUXILIARY_WIDTHS = (128, 768)
@@ -65,6 +68,22 @@ class Classifier(nn.Module):
 
     def _classify(self, features: Tensor) -> Tensor:
         return self.head(self.dropout(F.relu(features).mean(dim=(2, 3))))
+
+
+def load_classifier(path: str | Path) -> Classifier:
+    """Build the classifier of a ``backbone.safetensors`` that a pretraining wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, of another kind, or has no classification head.
+    """
+    tensors, about = read_weights(path, kind="backbone")
+    head = select(tensors, HEAD_PREFIX)
+    if not head:
+        raise ValueError(f"weights file {path} has a backbone without a classification head")
+    classifier = Classifier(load_backbone(path), num_classes=len(about["classes"]))
+    load_tensors(classifier.head, head, source=path)
+    return classifier
 
 
 class AuxiliaryHead(nn.Module):

@@ -97,6 +97,26 @@ class ConvertCells:
 
 
 @dataclass(kw_only=True, slots=True)
+class ExportBackbone:
+    """What ``export_backbone`` takes."""
+
+    out: str
+    """The folder for the file."""
+    backbone: str
+    """Backbone spec, as a rule a ``.safetensors``; another has random weights."""
+    part: str = "trunk"
+    """``trunk``, images to maps; or ``classifier``, images to logits, of a pretrained file."""
+    file_format: str = "onnx"
+    """``onnx`` or ``torch`` (``torch.export``)."""
+    side_px: int = 224
+    """Height and width of the images that the file takes, as many at a time as one likes."""
+
+    def __post_init__(self) -> None:
+        if self.part not in ("trunk", "classifier"):
+            raise ValueError(f"unknown part {self.part!r}; choose trunk or classifier")
+
+
+@dataclass(kw_only=True, slots=True)
 class ImportWeights:
     """What ``import_weights`` takes."""
 
@@ -226,6 +246,7 @@ def register_schemas() -> None:
         "search_cells_schema": SearchCells,
         "pretrain_backbone_schema": PretrainBackbone,
         "convert_cells_schema": ConvertCells,
+        "export_backbone_schema": ExportBackbone,
         "import_weights_schema": ImportWeights,
         "describe_backbone_schema": DescribeBackbone,
         "tabulate_sizes_schema": TabulateSizes,
