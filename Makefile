@@ -17,7 +17,7 @@ quickstart: setup
 	$(BIN)/python tools/run_pipeline.py experiment=quickstart
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n auto --maxprocesses 4 --dist loadfile
 
 test-all: setup
 	$(BIN)/python -m pytest

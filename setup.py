@@ -42,6 +42,7 @@ setup(
             "pytest>=8.3",
             "pytest-cov>=5",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "ruff>=0.11",
             "six>=1.16",  # pretrainedmodels forgets to ask for it
         ],

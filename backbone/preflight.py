@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import resource
 import sys
@@ -11,8 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from backbone.config import PretrainConfig
+from backbone.images import CACHE_BYTES
 from backbone.memory import LiveBytes
+from backbone.trainer import local_rank
+from backbone.training import ClassifierModule
 
 PROBE_IMAGES = 8
 """Images per measured step, at most; the rest is extrapolated."""
@@ -99,6 +105,53 @@ def forecast(
         * (seconds + max(seconds - small_seconds, 0.5 * seconds * (1 - small / large)) * more),
         largest_batch=max(large + int(room / per_image), 0) if per_image > 0 else batch_size,
     )
+
+
+def forecast_pretraining(
+    config: PretrainConfig, module: ClassifierModule, *, image: Tensor, num_images: int
+) -> Forecast:
+    """Say what the training will take, from steps of a copy of it on noise.
+
+    Raises:
+        ValueError: if it cannot fit into memory.
+    """
+    recipe = config.recipe
+    wants_gpu = config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    device = torch.device("cuda", local_rank()) if wants_gpu else torch.device("cpu")
+    probe = copy.deepcopy(module).to(device).train()
+    optimizer = probe.configure_optimizers()["optimizer"]
+    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(config.precision)
+    shape = image.shape
+    if recipe.image_side_px:
+        shape = torch.Size((3, recipe.image_side_px, recipe.image_side_px))
+
+    def step(num_images: int) -> None:
+        images = torch.randint(256, (num_images, *shape), dtype=torch.uint8, device=device)
+        labels = torch.zeros(num_images, dtype=torch.int64, device=device)
+        with torch.autocast(device.type, kind, enabled=kind is not None):
+            loss = probe.loss(images, labels)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    weights = sum(p.numel() * p.element_size() for p in probe.parameters())
+    with torch.random.fork_rng():
+        prediction = forecast(
+            step,
+            batch_size=min(recipe.batch_size, num_images),
+            steps_per_epoch=module.steps_per_epoch,
+            device=device,
+            present_bytes=0 if wants_gpu else weights,
+            data_bytes=0 if wants_gpu else min(num_images * image.numel(), CACHE_BYTES),
+        )
+    if wants_gpu:  # leave the device as it was
+        del probe, optimizer
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    if os.environ.get("RANK", "0") == "0":
+        print(prediction.describe(), flush=True)  # noqa: T201  # before a bar, for a person
+    prediction.check()
+    return prediction
 
 
 def _measure(

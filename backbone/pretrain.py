@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.callbacks.weight_averaging import EMAWeightAveraging
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
 from backbone.artifacts import write_json
-from backbone.augmentation import EvaluationImages, TrainingImages, augment, mix, prepare
+from backbone.augmentation import EvaluationImages, TrainingImages
 from backbone.classifier import Classifier
 from backbone.config import ClassifierRecipe, PretrainConfig
-from backbone.images import CACHE_BYTES, ImageSet, load_image_set
+from backbone.images import ImageSet, load_image_set
 from backbone.network import CellNetwork
-from backbone.optimization import build_optimizer, warmup_cosine, warmup_exponential
-from backbone.preflight import Forecast, forecast, peak_bytes
+from backbone.preflight import forecast_pretraining, peak_bytes
 from backbone.provenance import Provenance, fingerprint_file
-from backbone.sampling import SEED_STEP, IterationSampler
+from backbone.sampling import IterationSampler
 from backbone.specs import build_backbone, describe_spec
 from backbone.trainer import (
-    Stopwatch,
     all_processes,
     build_trainer,
     expected_warnings_hidden,
     resume_point,
 )
+from backbone.training import ClassifierModule
 from backbone.weights import read_about, read_current, save_classifier
 
 CHECKPOINT_NAME = "last.ckpt"
@@ -104,7 +98,9 @@ def pretrain_backbone(
     steps, parts = _chunk(len(train), recipe)
     module = ClassifierModule(classifier, recipe, steps_per_epoch=steps * parts, seed=config.seed)
     checkpoint = out_dir / f"{provenance.key[:12]}-{CHECKPOINT_NAME}"
-    prediction = _preflight(config, module, image=train[0][0], num_images=len(train) + len(val))
+    prediction = forecast_pretraining(
+        config, module, image=train[0][0], num_images=len(train) + len(val)
+    )
     average = [EMAWeightAveraging(decay=recipe.ema_decay)] if recipe.ema_decay else []
     trainer = build_trainer(
         # Lightning's epochs are the parts from one checkpoint to the next.
@@ -177,49 +173,6 @@ def _build_classifier(config: PretrainConfig, train: ImageSet) -> Classifier:
     )
 
 
-def _preflight(
-    config: PretrainConfig, module: ClassifierModule, *, image: Tensor, num_images: int
-) -> Forecast:
-    """Say what the training will take, from steps of a copy of it on noise.
-
-    Raises:
-        ValueError: if it cannot fit into memory.
-    """
-    recipe = config.recipe
-    wants_gpu = config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    device = torch.device("cuda" if wants_gpu else "cpu")
-    probe = copy.deepcopy(module).to(device).train()
-    optimizer = probe.configure_optimizers()["optimizer"]
-    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(config.precision)
-    shape = image.shape
-    if recipe.image_side_px:
-        shape = torch.Size((3, recipe.image_side_px, recipe.image_side_px))
-
-    def step(num_images: int) -> None:
-        images = torch.randint(256, (num_images, *shape), dtype=torch.uint8, device=device)
-        labels = torch.zeros(num_images, dtype=torch.int64, device=device)
-        with torch.autocast(device.type, kind, enabled=kind is not None):
-            loss = probe.loss(images, labels)
-        torch.autograd.backward(loss)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    weights = sum(p.numel() * p.element_size() for p in probe.parameters())
-    with torch.random.fork_rng():
-        prediction = forecast(
-            step,
-            batch_size=min(recipe.batch_size, num_images),
-            steps_per_epoch=module.steps_per_epoch,
-            device=device,
-            present_bytes=0 if wants_gpu else weights,
-            data_bytes=0 if wants_gpu else min(num_images * image.numel(), CACHE_BYTES),
-        )
-    if os.environ.get("RANK", "0") == "0":
-        print(prediction.describe(), flush=True)  # noqa: T201  # before a bar, for a person
-    prediction.check()
-    return prediction
-
-
 def describe_backbone_source(spec: str, *, grayscale: bool, stem: str = "imagenet") -> str:
     """Return a digest of what a spec's network starts from: its description, or its weights."""
     if spec.endswith(".safetensors"):
@@ -236,111 +189,6 @@ def _finished(path: Path, provenance: Provenance) -> PretrainResult | None:
         return None
     metrics = about["metrics"]
     return PretrainResult(path, metrics["accuracy"], metrics["seconds"], skipped=True)
-
-
-class ClassifierModule(L.LightningModule):
-    """Train a classifier by cross-entropy."""
-
-    def __init__(
-        self,
-        classifier: Classifier,
-        recipe: ClassifierRecipe,
-        *,
-        steps_per_epoch: int,
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        self.classifier = classifier.to(memory_format=torch.channels_last)
-        self.recipe, self.steps_per_epoch, self.seed = recipe, steps_per_epoch, seed
-        self.accuracy = math.nan
-        """Top-1 on the validation images after the last epoch, 0 to 1."""
-        self.seconds = 0.0
-        """Wall-clock time of the training, over all its runs."""
-        self._correct = self._seen = 0
-        self._stopwatch = Stopwatch()
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        # Everything random in a step depends on its number, not on the steps that came before it
-        # in this process; so a training that goes on draws what it would have drawn.
-        place = self.global_step * self.trainer.world_size + self.global_rank
-        torch.manual_seed(self.seed + SEED_STEP * place)
-        network = self.classifier.backbone.body
-        if isinstance(network, CellNetwork):
-            total = self.recipe.epochs * self.steps_per_epoch
-            network.schedule_drop_path(
-                keep=self.recipe.drop_path_keep, progress=self.global_step / total
-            )
-
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        loss = self.loss(*batch)
-        self.log("loss", loss, prog_bar=True)
-        return loss
-
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss on images, (B, 3, H, W) uint8, after augmentation."""
-        images = augment(prepare(images, self.recipe), self.recipe)
-        images, labels = mix(images, labels, self.recipe, num_classes=self.classifier.num_classes)
-        if self.classifier.auxiliary is None:
-            return self._loss(self.classifier(images), labels)
-        logits, auxiliary = self.classifier.forward_with_auxiliary(images)
-        return self._loss(logits, labels) + self.recipe.auxiliary_weight * self._loss(
-            auxiliary, labels
-        )
-
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.seconds += self._stopwatch.lap()
-
-    def on_train_start(self) -> None:
-        self._stopwatch.lap()
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        images, labels = batch
-        found = self.classifier(prepare(images, self.recipe)).argmax(dim=1)
-        self._correct += int((found == labels).sum())
-        self._seen += len(labels)
-
-    def on_validation_epoch_end(self) -> None:
-        counts = torch.tensor([self._correct, self._seen], dtype=torch.float64, device=self.device)
-        gathered = self.all_gather(counts)
-        assert isinstance(gathered, Tensor)
-        correct, seen = gathered.reshape(-1, 2).sum(dim=0).tolist()
-        self._correct = self._seen = 0
-        self.accuracy = correct / seen
-        self.log("accuracy", self.accuracy, prog_bar=True, sync_dist=False)
-
-    def configure_optimizers(self) -> Any:
-        recipe = self.recipe
-        optimizer = build_optimizer(
-            [(self.classifier, recipe.learning_rate)],
-            name=recipe.optimizer,
-            weight_decay=recipe.weight_decay,
-        )
-        steps = self.steps_per_epoch
-        warmup = round(recipe.warmup_epochs * steps)
-        schedule = (
-            warmup_cosine(optimizer, warmup=warmup, total=recipe.epochs * steps)
-            if recipe.schedule == "cosine"
-            else warmup_exponential(
-                optimizer,
-                warmup=warmup,
-                factor=recipe.decay_factor,
-                every=recipe.decay_epochs * steps,
-            )
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["progress"] = {"accuracy": self.accuracy, "seconds": self.seconds}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.accuracy = checkpoint["progress"]["accuracy"]
-        self.seconds = checkpoint["progress"]["seconds"]
 
 
 def _chunk(num_images: int, recipe: ClassifierRecipe) -> tuple[int, int]:

@@ -49,6 +49,11 @@ def all_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def local_rank() -> int:
+    """Return this process's number among those that torchrun started on this machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def build_trainer(  # noqa: PLR0913  # a trainer has that many independent settings
     *,
     max_epochs: int,

@@ -1,7 +1,11 @@
+import os
 from contextlib import contextmanager
 
 import pytest
 import torch
+
+# Tools that the tests start say what is wrong in one sentence, as they do for most people.
+os.environ.pop("HYDRA_FULL_ERROR", None)
 
 # For tensors as small as the tests' one thread is fastest, and on busy cores two that wait for one
 # another can be tens of times slower.

@@ -73,16 +73,20 @@ def test_the_command_line_is_refused_without_a_traceback():
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"HYDRA_FULL_ERROR": "0"},
     )
     assert done.returncode == 1
     assert done.stderr == "error: search_cells has no setting 'sede'; did you mean 'seed'?\n"
 
 
-def test_the_command_line_asks_for_help():
+@pytest.mark.parametrize("full_error", ["0", "1"])
+def test_the_command_line_asks_for_help(full_error):
     tool = ROOT / "tools" / "search_cells.py"
     done = subprocess.run(
-        [sys.executable, tool, "--help"], capture_output=True, text=True, check=True
+        [sys.executable, tool, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"HYDRA_FULL_ERROR": full_error},
     )
     assert "python tools/search_cells.py strategy=random" in done.stdout
     assert "strategy: [controller], random" in done.stdout

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# Whoever runs the tests may have asked for tracebacks.
-_USUAL = {"OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
+_USUAL = {"OMP_NUM_THREADS": "1"}
 
 
 def run(tool, *arguments, check=True, launcher=(sys.executable,), **environment):

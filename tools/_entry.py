@@ -34,7 +34,7 @@ def start_tool(main: Callable[[], None], *, about: str | None) -> None:
     """Run a tool's main function, or explain it if the command line asks for help.
 
     A command line that does not fit ends the process with one sentence; with
-    ``HYDRA_FULL_ERROR=1`` Hydra shows its traceback instead.
+    ``HYDRA_FULL_ERROR=1`` it ends with the traceback.
 
     Args:
         main: decorated by ``hydra.main``; its config has the script's name.
@@ -44,15 +44,17 @@ def start_tool(main: Callable[[], None], *, about: str | None) -> None:
     tool, arguments = Path(sys.argv[0]).stem, sys.argv[1:]
     wants_help = any(flag in arguments for flag in HELP_FLAGS)
     is_sweep = any(flag in arguments for flag in SWEEP_FLAGS)  # values may be lists of values
-    if not is_sweep and os.environ.get("HYDRA_FULL_ERROR") != "1":
-        overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a[0] == "~")]
-        try:
-            if wants_help:
-                print(explain(tool, overrides, about=about or ""))
-                return
+    overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a[:1] == "~")]
+    try:
+        if wants_help:
+            print(explain(tool, overrides, about=about or ""))
+            return
+        if not is_sweep:
             check(tool, overrides)
-        except ValueError as error:
-            sys.exit(f"error: {error}")
+    except ValueError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        sys.exit(f"error: {error}")
     main()
 
 

@@ -17,8 +17,9 @@ from backbone.classifier import Classifier
 from backbone.config import OPTIMIZERS, ClassifierRecipe, PretrainConfig
 from backbone.optimization import build_optimizer, warmup_cosine, warmup_exponential
 from backbone.preflight import Forecast
-from backbone.pretrain import ClassifierModule, pretrain_backbone
+from backbone.pretrain import pretrain_backbone
 from backbone.specs import build_backbone
+from backbone.training import ClassifierModule
 from backbone.weights import load_backbone, read_about
 
 
@@ -284,7 +285,7 @@ def test_the_record_has_what_was_predicted_and_what_came(image_root, tmp_path, c
 def test_the_probe_leaves_weights_and_random_numbers_alone(image_root, tmp_path, monkeypatch):
     one = pretrain_backbone(config(image_root, recipe=recipe(epochs=1)), tmp_path / "one")
     nothing = Forecast(0, 1, 1.0, 1)
-    monkeypatch.setattr("backbone.pretrain._preflight", lambda *_, **__: nothing)
+    monkeypatch.setattr("backbone.pretrain.forecast_pretraining", lambda *_, **__: nothing)
     other = pretrain_backbone(config(image_root, recipe=recipe(epochs=1)), tmp_path / "other")
     weights, same = (load_backbone(r.path).state_dict() for r in (one, other))
     assert all(torch.equal(weights[name], same[name]) for name in weights)
