@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MIN_WIDTH = 4
+"""Filters of the first stack's cells: two stem cells run at a quarter and a half of them, rounded
+down."""
+
 OPTIMIZERS = ("adamw", "muon", "rmsprop", "sgd")
 SCHEDULES = ("cosine", "exponential")
 

@@ -16,14 +16,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from backbone.cell import Cell
+from backbone.config import MIN_WIDTH
 from backbone.genotype import Genotype
 from backbone.normalization import BatchNorm, recomputation
 from backbone.operations import OPERATIONS, NormFactory, SameConv2d, SamePool2d
 
 NUM_STACKS = 3
-MIN_WIDTH = 4
-"""Filters of the first stack's cells: two stem cells run at a quarter and a half of them, rounded
-down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

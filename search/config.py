@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from backbone.config import MIN_WIDTH
 from backbone.genotype import COMBINATIONS, NASNET_OPERATIONS
-from backbone.network import MIN_WIDTH
 
 PRECISIONS = ("float32", "bfloat16")
 

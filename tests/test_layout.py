@@ -33,3 +33,11 @@ def test_importing_the_packages_brings_in_neither_hydra_nor_wandb_nor_detectron2
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_settings_of_a_tool_are_checked_before_torch_is_loaded():
+    code = "import sys, _entry, _run; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT / "tools"
+    )
+    assert done.stdout.strip() == "False"
