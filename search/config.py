@@ -78,7 +78,12 @@ class ControllerConfig(StrategyConfig):
 
 
 @dataclass(kw_only=True, slots=True)
-class ProxyConfig:
+class RewardConfig:
+    """Base of what can reward a genotype; the subclass chooses how."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ProxyConfig(RewardConfig):
     """The cheap training whose validation accuracy is a genotype's reward."""
 
     data_root: str

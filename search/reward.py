@@ -14,7 +14,11 @@ from search.config import ProxyConfig
 from search.proxy import ImageTensors, choose_device, load_tensors, split_indices, train_proxy
 
 ReportStep = Callable[[int, float], None]
-"""Called with a step, from 1, and the reward so far."""
+"""Called with a step, from 1, and the reward so far; raises ``Pruned`` to stop the trial there."""
+
+
+class Pruned(Exception):  # noqa: N818  # an outcome, not an error
+    """The reward so far says that the rest of a trial is not worth its cost."""
 
 
 class Reward(Protocol):
@@ -23,7 +27,7 @@ class Reward(Protocol):
     The same genotype and seed should give the same reward. A genotype that cannot be rewarded
     raises ``ArithmeticError`` (it diverged), ``MemoryError`` or ``RuntimeError`` (which torch
     raises when memory runs out): its trial is recorded as failed and the search goes on. Any
-    other exception ends the search.
+    other exception ends the search. ``Pruned``, raised by ``report``, is to be let through.
     """
 
     @property
