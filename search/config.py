@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from backbone.config import MIN_WIDTH
 from backbone.genotype import COMBINATIONS, NASNET_OPERATIONS
 
+CELLS = ("normal", "reduction")
+CONCATENATIONS = ("unused", "all")
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -26,6 +28,12 @@ class SpaceConfig:
     """B: blocks per cell (paper, section 3: 5)."""
     combinations: list[str] = field(default_factory=lambda: list(COMBINATIONS))
     """How a block may join its two results."""
+    cells: list[str] = field(default_factory=lambda: list(CELLS))
+    """``normal`` and ``reduction``, or ``normal`` alone, which then serves at both strides."""
+    concat: str = "unused"
+    """Which blocks a cell concatenates: those ``unused`` by other blocks, or ``all``."""
+    distinct_sources: bool = False
+    """Whether the two inputs of a block must differ."""
 
 
 @dataclass(kw_only=True, slots=True)

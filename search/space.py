@@ -2,11 +2,14 @@
 
 A block is five decisions, in the paper's order: its first hidden state, its second, the operation
 on the first, the operation on the second, and how the results are combined. The normal cell's
-blocks come first, then the reduction cell's.
+blocks come first, then the reduction cell's. The spaces of PNASNet, AmoebaNet and DARTS are this
+one with other operations and a few restrictions.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -22,9 +25,8 @@ from backbone.genotype import (
     Edge,
     Genotype,
 )
-from search.config import SpaceConfig
+from search.config import CELLS, CONCATENATIONS, SpaceConfig
 
-CELL_KINDS = ("normal", "reduction")
 DECISIONS_PER_BLOCK = 5
 
 
@@ -41,15 +43,18 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSpace:
-    """All genotypes of two cells of ``num_blocks`` blocks.
+    """All genotypes whose cells have ``num_blocks`` blocks; see ``SpaceConfig`` for the members.
 
     Raises:
-        ValueError: if the space is empty, or names an operation or combination that there is not.
+        ValueError: if the space is empty, or names something that there is not.
     """
 
     operations: tuple[str, ...] = NASNET_OPERATIONS
     num_blocks: int = 5
     combinations: tuple[str, ...] = COMBINATIONS
+    cells: tuple[str, ...] = CELLS
+    concat: str = "unused"
+    distinct_sources: bool = False
     choices: tuple[Choice, ...] = field(init=False, repr=False, compare=False)
     """Every decision of a genotype, in order."""
 
@@ -67,17 +72,49 @@ class SearchSpace:
             for name in chosen:
                 if name not in known:
                     raise ValueError(f"unknown {what} {name!r} in the space; choose from {known}")
+        self._check_shape()
         object.__setattr__(self, "choices", tuple(self._list_choices()))
 
+    def _check_shape(self) -> None:
+        if self.cells not in (CELLS, CELLS[:1]):
+            raise ValueError(
+                f"a space's cells are {list(CELLS)} or {list(CELLS[:1])}, not {list(self.cells)}"
+            )
+        if self.concat not in CONCATENATIONS:
+            raise ValueError(f"unknown concat {self.concat!r}; choose from {CONCATENATIONS}")
+
     def _list_choices(self) -> Iterator[Choice]:
-        for cell in CELL_KINDS:
+        for cell in self.cells:
             for block in range(self.num_blocks):
-                prefix = f"{cell}_{block}"
-                for side in ("left", "right"):
-                    yield Choice(f"{prefix}_{side}_source", "source", NUM_INPUTS + block)
+                prefix, num_states = f"{cell}_{block}", NUM_INPUTS + block
+                yield Choice(f"{prefix}_left_source", "source", num_states)
+                yield Choice(f"{prefix}_right_source", "source", num_states - self.distinct_sources)
                 for side in ("left", "right"):
                     yield Choice(f"{prefix}_{side}_operation", "operation", len(self.operations))
                 yield Choice(f"{prefix}_combination", "combination", len(self.combinations))
+
+    @property
+    def num_sequences(self) -> int:
+        """How many sequences of decisions there are; several may mean the same function."""
+        return math.prod(choice.num_options for choice in self.choices)
+
+    def enumerate(self, limit: int = 1_000_000) -> Iterator[Genotype]:
+        """Yield every function of the space once, as its canonical genotype.
+
+        Raises:
+            ValueError: if there are more than ``limit`` sequences of decisions.
+        """
+        if self.num_sequences > limit:
+            raise ValueError(
+                f"the space has {self.num_sequences:.3g} sequences of decisions, too many to list; "
+                f"at most {limit} are"
+            )
+        seen: set[Genotype] = set()
+        for decisions in itertools.product(*(range(c.num_options) for c in self.choices)):
+            genotype = self.to_genotype(decisions).canonical()
+            if genotype not in seen:
+                seen.add(genotype)
+                yield genotype
 
     def to_genotype(self, decisions: Sequence[int]) -> Genotype:
         """Return the genotype that a sequence of option numbers, one per choice, describes.
@@ -98,13 +135,19 @@ class SearchSpace:
             self._block(decisions[start : start + DECISIONS_PER_BLOCK])
             for start in range(0, len(decisions), DECISIONS_PER_BLOCK)
         ]
-        return Genotype(
-            CellSpec.from_blocks(blocks[: self.num_blocks]),
-            CellSpec.from_blocks(blocks[self.num_blocks :]),
-        )
+        normal = self._cell(blocks[: self.num_blocks])
+        rest = blocks[self.num_blocks :]
+        return Genotype(normal, self._cell(rest) if rest else None)
+
+    def _cell(self, blocks: Sequence[Block]) -> CellSpec:
+        if self.concat == "unused":
+            return CellSpec.from_blocks(blocks)
+        return CellSpec(tuple(blocks), tuple(range(NUM_INPUTS, NUM_INPUTS + len(blocks))))
 
     def _block(self, decisions: Sequence[int]) -> Block:
         left_source, right_source, left_operation, right_operation, combination = decisions
+        if self.distinct_sources and right_source >= left_source:
+            right_source += 1  # the states without the left one are numbered through
         return Block(
             Edge(self.operations[left_operation], left_source),
             Edge(self.operations[right_operation], right_source),
@@ -117,8 +160,8 @@ class SearchSpace:
         Raises:
             ValueError: if the genotype is not in this space.
         """
-        if tuple(genotype.cells) != CELL_KINDS:
-            raise ValueError(f"a genotype of this space has the cells {CELL_KINDS}")
+        if tuple(genotype.cells) != self.cells:
+            raise ValueError(f"a genotype of this space has the cells {list(self.cells)}")
         decisions: list[int] = []
         for kind, cell in genotype.cells.items():
             if len(cell.blocks) != self.num_blocks:
@@ -126,18 +169,30 @@ class SearchSpace:
                     f"the {kind} cell has {len(cell.blocks)} blocks; this space has cells of "
                     f"{self.num_blocks}"
                 )
-            if cell.concat != CellSpec.from_blocks(cell.blocks).concat:
+            if cell.concat != self._cell(cell.blocks).concat:
                 raise ValueError(
                     f"the {kind} cell concatenates {list(cell.concat)}; in this space a cell "
-                    "concatenates the blocks that no block reads"
+                    f"concatenates {self._concatenated}"
                 )
             for block in cell.blocks:
-                decisions += (block.left.source, block.right.source)
+                decisions += self._sources(block)
                 decisions += (
                     _index(self.operations, edge.operation) for edge in (block.left, block.right)
                 )
                 decisions.append(_index(self.combinations, block.combine))
         return tuple(decisions)
+
+    @property
+    def _concatenated(self) -> str:
+        return "all blocks" if self.concat == "all" else "the blocks that no block reads"
+
+    def _sources(self, block: Block) -> tuple[int, int]:
+        left, right = block.left.source, block.right.source
+        if not self.distinct_sources:
+            return left, right
+        if left == right:
+            raise ValueError(f"a block reads state {left} twice; here its inputs must differ")
+        return left, right - (right > left)
 
     def sample(self, generator: torch.Generator) -> tuple[int, ...]:
         """Draw every decision uniformly and independently."""
@@ -153,6 +208,9 @@ def build_space(config: SpaceConfig) -> SearchSpace:
         operations=tuple(config.operations),
         num_blocks=config.num_blocks,
         combinations=tuple(config.combinations),
+        cells=tuple(config.cells),
+        concat=config.concat,
+        distinct_sources=config.distinct_sources,
     )
 
 

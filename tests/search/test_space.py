@@ -1,15 +1,18 @@
 import re
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backbone.genotype import NASNET_OPERATIONS, Block, CellSpec, Edge, Genotype
-from backbone.published import NASNET_A
+from backbone.published import DARTS_V2, NASNET_A, PNASNET_5
 from search.config import SpaceConfig
 from search.randomness import stream
 from search.space import SearchSpace, build_space
 
+ROOT = Path(__file__).resolve().parents[2]
 PAPER = SearchSpace()
 decisions_of_the_paper = st.tuples(*(st.integers(0, c.num_options - 1) for c in PAPER.choices))
 
@@ -67,6 +70,8 @@ def test_samples_are_legal_and_reach_every_option():
         ({"operations": ["conv_9x9"]}, "unknown operation 'conv_9x9'"),
         ({"operations": ["identity", "identity"]}, "twice"),
         ({"combinations": ["multiply"]}, "unknown combination 'multiply'"),
+        ({"cells": ["reduction"]}, r"not \['reduction'\]"),
+        ({"concat": "some"}, "unknown concat 'some'"),
     ],
 )
 def test_an_impossible_space_is_refused(arguments, message):
@@ -95,3 +100,57 @@ def test_genotypes_outside_the_space_are_refused():
 def test_the_default_config_is_the_papers_space():
     assert build_space(SpaceConfig()) == PAPER
     assert PAPER.operations == NASNET_OPERATIONS
+
+
+PRESETS = {
+    "pnasnet": (8, 25, PNASNET_5),
+    "amoebanet": (8, 50, None),
+    "darts": (7, 40, DARTS_V2),
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_other_papers_spaces_hold_their_published_cells(name):
+    num_operations, num_decisions, published = PRESETS[name]
+    settings = yaml.safe_load((ROOT / "conf" / "space" / f"{name}.yaml").read_text())
+    del settings["defaults"]
+    space = build_space(SpaceConfig(**settings))
+    assert (len(space.operations), len(space.choices)) == (num_operations, num_decisions)
+    if published is not None:
+        assert space.to_genotype(space.to_decisions(published)) == published
+
+
+@given(st.data())
+def test_a_space_of_one_cell_with_distinct_inputs_round_trips(data):
+    space = SearchSpace(
+        operations=("identity", "conv_1x1"), num_blocks=3, cells=("normal",), concat="all",
+        distinct_sources=True,
+    )  # fmt: skip
+    decisions = tuple(data.draw(st.integers(0, c.num_options - 1)) for c in space.choices)
+    genotype = space.to_genotype(decisions)
+    assert space.to_decisions(genotype) == decisions
+    assert genotype.reduction is None
+    assert genotype.normal.concat == (2, 3, 4)
+    assert all(block.left.source != block.right.source for block in genotype.normal.blocks)
+
+
+def test_a_block_that_reads_one_state_twice_is_outside_a_space_of_distinct_inputs():
+    cell = CellSpec.from_blocks([Block(Edge("conv_1x1", 1), Edge("conv_1x1", 1))])
+    space = SearchSpace(num_blocks=1, cells=("normal",), distinct_sources=True)
+    with pytest.raises(ValueError, match="reads state 1 twice"):
+        space.to_decisions(Genotype(cell, None))
+
+
+def test_every_function_of_a_small_space_is_listed_once():
+    space = SearchSpace(
+        operations=("identity", "conv_1x1"), num_blocks=1, cells=("normal",), combinations=("add",)
+    )
+    assert space.num_sequences == 16
+    listed = list(space.enumerate())
+    # 4 edges (2 operations on 2 inputs), of which an unordered pair: 4 * 5 / 2.
+    assert len(listed) == len({genotype.digest for genotype in listed}) == 10
+
+
+def test_a_space_that_is_too_large_to_list_is_refused():
+    with pytest.raises(ValueError, match="too many to list"):
+        next(PAPER.enumerate())
