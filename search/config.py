@@ -86,6 +86,48 @@ class ControllerConfig(StrategyConfig):
 
 
 @dataclass(kw_only=True, slots=True)
+class EvolutionConfig(StrategyConfig):
+    """Regularized evolution (Real et al. 2019)."""
+
+    population_size: int = 100
+    """P: the youngest so many trials are alive; until there are as many, trials are random (Real
+    et al. 2019: 100)."""
+    sample_size: int = 25
+    """S: draws of a tournament, whose best becomes the parent (Real et al. 2019: 25)."""
+    identity_probability: float = 0.05
+    """Of a child like its parent (Real et al. 2019: 0.05), which then lives on."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(1, population_size=self.population_size, sample_size=self.sample_size)
+        if not 0 <= self.identity_probability < 1:
+            raise ValueError(
+                f"identity_probability must be in [0, 1), not {self.identity_probability}"
+            )
+
+
+@dataclass(kw_only=True, slots=True)
+class TpeConfig(StrategyConfig):
+    """Optuna's tree-structured Parzen estimator (Bergstra et al. 2011), multivariate."""
+
+    num_startup_trials: int = 10
+    """Random trials before the estimator takes over."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(1, num_startup_trials=self.num_startup_trials)
+
+
+@dataclass(kw_only=True, slots=True)
+class NsgaConfig(StrategyConfig):
+    """Optuna's NSGA-II (Deb et al. 2002), for reward and cost together."""
+
+    population_size: int = 50
+    """Genotypes of a generation."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(2, population_size=self.population_size)
+
+
+@dataclass(kw_only=True, slots=True)
 class RewardConfig:
     """Base of what can reward a genotype; the subclass chooses how."""
 
@@ -118,7 +160,8 @@ class ProxyConfig(RewardConfig):
     """Score on this many images, the same for all trials; 0 for all."""
     held_out_images: int = 0
     """Score on this many images taken out of the training split, and leave the ``val`` split
-    alone (paper, appendix A.1: 5000 of CIFAR-10's); 0 scores on the ``val`` split."""
+    alone, on which the winner is tested in the end (paper, appendix A.1: 5000 of CIFAR-10's); 0
+    scores on the ``val`` split."""
     grayscale: bool = False
     """Whether images lose their colours, for data whose colours tell nothing."""
     crop_padding_px: int = 4
@@ -163,6 +206,84 @@ class ProxyConfig(RewardConfig):
 
 
 @dataclass(kw_only=True, slots=True)
+class ExecutorConfig:
+    """Base of where trials can run; the subclass chooses."""
+
+
+@dataclass(kw_only=True, slots=True)
+class InlineConfig(ExecutorConfig):
+    """One trial at a time, in the search's own process."""
+
+
+@dataclass(kw_only=True, slots=True)
+class LocalConfig(ExecutorConfig):
+    """Worker processes of this machine, each pinned to its share of the cores, or to a GPU."""
+
+    num_workers: int = 0
+    """How many; 0 for one per core, or as many as ``workers_per_gpu`` makes."""
+    workers_per_gpu: int = 0
+    """Workers that share a GPU, where their networks fit; 0 leaves the GPUs alone, so that every
+    worker sees them all."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(0, num_workers=self.num_workers, workers_per_gpu=self.workers_per_gpu)
+
+
+@dataclass(kw_only=True, slots=True)
+class RayConfig(ExecutorConfig):
+    """Actors on a Ray cluster."""
+
+    address: str = ""
+    """Of the cluster, as Ray takes it (``auto``, ``ray://host:10001``); empty for one that is
+    started on this machine."""
+    num_workers: int = 0
+    """How many; 0 for as many as fit."""
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0
+    """May be a fraction, where several networks fit on one GPU."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(
+            0,
+            num_workers=self.num_workers,
+            cpus_per_worker=self.cpus_per_worker,
+            gpus_per_worker=self.gpus_per_worker,
+        )
+        if not self.cpus_per_worker and not self.gpus_per_worker:
+            raise ValueError(
+                "a worker needs CPUs or GPUs; cpus_per_worker and gpus_per_worker are 0"
+            )
+
+
+@dataclass(kw_only=True, slots=True)
+class CostConfig:
+    """What a genotype may cost."""
+
+    measure: str = "none"
+    target: float = 0.0
+    exponent: float = 0.07
+
+
+@dataclass(kw_only=True, slots=True)
+class PruningConfig:
+    """Which trials are stopped early: asynchronous successive halving (Li et al. 2020)."""
+
+    keep: float = 1.0
+    """Share of trials that go on past each step at which the reward reports (1/3 for the usual
+    halving by 3); 1 stops none."""
+    keep_scored: float = 1.0
+    """Share that is trained at all, by the training-free score; 1 trains all."""
+    num_startup_trials: int = 10
+    """Trials that are to have reported at a step before any is stopped there."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(1, num_startup_trials=self.num_startup_trials)
+        for name in ("keep", "keep_scored"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be above 0 and at most 1, not {getattr(self, name)}")
+
+
+@dataclass(kw_only=True, slots=True)
 class SearchConfig:
     """One search: which space, by which strategy, for how long."""
 
@@ -173,8 +294,25 @@ class SearchConfig:
     seed: int = 0
     """Of the strategy and of every trial's training: all trials start from the same seed, so that
     they differ by their genotypes and not by their luck (common random numbers)."""
+    executor: ExecutorConfig = field(default_factory=InlineConfig)
+    """Where trials run."""
+    deterministic: bool = False
+    """Whether several workers make the same trials whatever their speed: trial n is then proposed
+    when the trials before n - ``history_lag`` are finished, and looks at these alone. One worker
+    always makes the same trials."""
+    history_lag: int = 8
+    """See ``deterministic``; at least the workers less one, so that none waits for work. More
+    bridges longer stragglers, with proposals from an older past."""
+    pruning: PruningConfig = field(default_factory=PruningConfig)
+    """Which trials are stopped early."""
+    cost: CostConfig = field(default_factory=CostConfig)
+    """What genotypes may cost: a constraint, or a second objective."""
     storage: str = ""
-    """Any Optuna storage URL; empty for a journal file in the output folder."""
+    """Any Optuna storage URL, which several searches may share, each with an output folder of its
+    own; empty for a journal file in the output folder."""
+    heartbeat_seconds: float = 10.0
+    """Of a shared storage: how often each search says that it lives. The trials of one that is
+    silent for six times as long are taken over by the others."""
     num_reevaluated: int = 3
     """The best so many genotypes are rewarded again with fresh seeds, and the winner is the best
     of these, since the best of many noisy rewards is partly luck; 0 takes the best trial."""
@@ -184,5 +322,16 @@ class SearchConfig:
     """Whether a progress bar is shown."""
 
     def __post_init__(self) -> None:
+        if self.is_multi_objective and isinstance(self.strategy, ControllerConfig):
+            raise ValueError(
+                "the controller learns from one number; give cost.target, or choose "
+                "strategy=evolution, nsga2, tpe or random for a front of reward and cost"
+            )
         _require_at_least(1, num_trials=self.num_trials, reevaluation_seeds=self.reevaluation_seeds)
-        _require_at_least(0, num_reevaluated=self.num_reevaluated)
+        _require_at_least(0, num_reevaluated=self.num_reevaluated, history_lag=self.history_lag)
+        _require_at_least(0.01, heartbeat_seconds=self.heartbeat_seconds)
+
+    @property
+    def is_multi_objective(self) -> bool:
+        """Whether reward and cost are two objectives, and not one constrained by the other."""
+        return self.cost.measure != "none" and not self.cost.target

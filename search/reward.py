@@ -38,6 +38,10 @@ class Reward(Protocol):
     def data(self) -> Mapping[str, str]:
         """Name of a data set -> fingerprint."""
 
+    @property
+    def unseen(self) -> Reward | None:
+        """The same on data that no trial is scored on, for a winner's test; None without such."""
+
     def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
         """Return the reward of a genotype."""
 
@@ -54,6 +58,22 @@ class ProxyAccuracy:
     """
 
     config: ProxyConfig
+    is_test: bool = False
+    """Whether to score on the ``val`` split, although trials are scored on held-out images."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the images behind: another process decodes its own."""
+        return {"config": self.config, "is_test": self.is_test}
+
+    @property
+    def unseen(self) -> ProxyAccuracy | None:
+        """The same training, scored on images that no trial is scored on."""
+        if not self.config.held_out_images:
+            return None
+        try:
+            return ProxyAccuracy(self.config, is_test=True)
+        except FileNotFoundError:
+            return None
 
     def __post_init__(self) -> None:
         train, val = self._sets
@@ -71,22 +91,21 @@ class ProxyAccuracy:
     def _sets(self) -> tuple[ImageSet, ImageSet]:
         root, download = self.config.data_root, self.config.download
         train = load_image_set(root, "train", download=download)
-        held_out = self.config.held_out_images > 0
+        held_out = self.config.held_out_images > 0 and not self.is_test
         return train, train if held_out else load_image_set(root, "val", download=download)
 
     @cached_property
     def _tensors(self) -> tuple[ImageTensors, ImageTensors]:
         config = self.config
         train, val = self._sets
-        if config.held_out_images:
-            val_indices, train_indices = split_indices(len(train), config.held_out_images)
-        else:
-            train_indices, val_indices = (split_indices(len(s), 0)[1] for s in (train, val))
+        val_indices, train_indices = split_indices(len(train), config.held_out_images)
+        if self.is_test or not config.held_out_images:
+            val_indices = split_indices(len(val), 0)[1]
         device = choose_device(config.device)
         load = partial(load_tensors, grayscale=config.grayscale, device=device)
         return (
             load(train, train_indices, limit=config.max_train_images),
-            load(val, val_indices, limit=config.max_val_images),
+            load(val, val_indices, limit=0 if self.is_test else config.max_val_images),
         )
 
     @property

@@ -8,18 +8,28 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
-from collections.abc import Iterator
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from optuna.exceptions import OptunaError
+from optuna.exceptions import OptunaError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+logger = logging.getLogger(__name__)
+
 JOURNAL_NAME = "study.journal"
+SILENT_BEATS = 6
+"""After so many missing beats a driver is taken to be dead."""
 
 
 def open_storage(url: str, out_dir: Path) -> BaseStorage:
@@ -60,6 +70,86 @@ def sole_driver(out_dir: Path) -> Iterator[None]:
         except BlockingIOError:
             raise RuntimeError(f"another process is searching in {out_dir}") from None
         yield  # the kernel releases the lock with the file, however the process ends
+
+
+class Presence:
+    """Tells which unfinished trials are a search's own, and takes over those of dead searches.
+
+    A journal in the search's folder has one driver at a time (``sole_driver``). A data base may be
+    shared by several, each with a folder of its own: each signs its trials and, in a thread, keeps
+    changing a beat in the study. When a beat has not changed for ``SILENT_BEATS`` of them, its
+    driver's trials are marked as failed and queued again. Nobody compares clocks of two machines.
+
+    Args:
+        study: the study.
+        out_dir: the search's folder; with the host's name it identifies the driver, also when it
+            is started again.
+        shared: whether other drivers may use the study.
+        heartbeat_seconds: time from beat to beat.
+    """
+
+    def __init__(
+        self, study: Study, out_dir: Path, *, shared: bool, heartbeat_seconds: float
+    ) -> None:
+        self._study, self._shared, self._every = study, shared, heartbeat_seconds
+        self._key = f"driver:{socket.gethostname()}:{out_dir.resolve()}"
+        self._alone = True
+        self._beats: dict[str, tuple[Any, float]] = {}  # driver -> its beat, seen first when
+        self._next_check = 0.0
+        self._stop = threading.Event()
+
+    def __enter__(self) -> Presence:
+        if self._shared:
+            self._study.set_user_attr(self._key, time.time())
+            self._alone = self._drivers().keys() == {self._key}
+            threading.Thread(target=self._keep_beating, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+
+    def claim(self, trial: Trial) -> None:
+        """Sign a trial, so that others leave it alone."""
+        if self._shared:
+            trial.set_user_attr("driver", self._key)
+
+    def owns(self, trial: FrozenTrial) -> bool:
+        """Tell whether a trial was proposed by this search, in this run or an earlier one."""
+        return self._alone or trial.user_attrs.get("driver") == self._key
+
+    def take_over(self, running: Iterable[FrozenTrial]) -> None:
+        """Mark the trials of drivers that fell silent as failed, and queue them again."""
+        now = time.monotonic()
+        if not self._shared or now < self._next_check:
+            return
+        self._next_check = now + self._every
+        drivers = self._drivers()
+        self._alone = self._alone and drivers.keys() == {self._key}
+        for trial in running:
+            driver = trial.user_attrs.get("driver", f"unsigned trial {trial.number}")
+            beat, since = self._beats.get(driver, (None, now))
+            if beat != drivers.get(driver, "none") or driver == self._key:
+                self._beats[driver] = (drivers.get(driver, "none"), now)
+            elif now - since > SILENT_BEATS * self._every:
+                self._queue_again(trial)
+
+    def _queue_again(self, trial: FrozenTrial) -> None:
+        try:
+            self._study.tell(trial.number, state=TrialState.FAIL)
+        except (ValueError, UpdateFinishedTrialError):
+            return  # it was finished, or another driver was first
+        logger.warning("trial %d is run again: its process fell silent", trial.number)
+        self._study.enqueue_trial(trial.params)
+
+    def _drivers(self) -> dict[str, Any]:
+        return {k: v for k, v in self._study.user_attrs.items() if k.startswith("driver:")}
+
+    def _keep_beating(self) -> None:
+        while not self._stop.wait(self._every):
+            try:
+                self._study.set_user_attr(self._key, time.time())
+            except (SQLAlchemyError, OptunaError) as error:
+                logger.warning("the storage could not be reached for a moment: %s", error)
 
 
 class _KernelLock(JournalFileOpenLock):

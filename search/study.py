@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,13 +18,17 @@ from backbone.drawing import draw_genotype
 from backbone.genotype import Genotype
 from backbone.provenance import Provenance, read_record, recorded_key
 from search.config import SearchConfig
+from search.evaluation import Evaluator
+from search.executors import running_executor
 from search.reward import Reward
-from search.samplers import build_sampler
-from search.space import build_space
-from search.storage import open_storage, sole_driver
+from search.samplers import Horizon, build_sampler
+from search.space import SearchSpace, build_space
+from search.storage import JOURNAL_NAME, Presence, open_storage, sole_driver
 from search.trials import TrialDriver, TrialRecord, known_reward
 
 __all__ = ["SearchResult", "TrialRecord", "search_cells"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,8 @@ class SearchResult:
     """The winner's in the search."""
     fresh_reward: float | None
     """Its mean reward with fresh seeds; None if none of the best was rewarded again."""
+    unseen_reward: float | None
+    """The same on data that the search never saw; None without such data."""
     trial: int
     """The winner's number."""
     num_trials: int
@@ -84,31 +91,78 @@ def search_cells(
     done = _finished(path, provenance)
     if done is not None:
         return done
+    evaluator = Evaluator(reward)
     with sole_driver(out_dir), _quiet_optuna():
-        study = optuna.create_study(
-            storage=open_storage(config.storage, out_dir),
-            study_name=f"cells-{_provenance(config, reward, whole=False).key[:16]}",
-            direction="maximize",
-            sampler=build_sampler(config.strategy, space, seed=config.seed),
-            pruner=optuna.pruners.NopPruner(),
-            load_if_exists=True,
+        study = _open_study(config, out_dir, space, _provenance(config, reward, whole=False))
+        presence = Presence(
+            study, out_dir, shared=bool(config.storage), heartbeat_seconds=config.heartbeat_seconds
         )
-        driver = TrialDriver(study, space, config, reward, on_trial)
-        driver.run()
-        winner, fresh = driver.choose_winner()
+        with running_executor(config.executor, evaluator) as executor, presence:
+            driver = TrialDriver(study, space, config, executor, presence, on_trial)
+            driver.run()
+            winner, rewards = _choose_winner(driver, config, reward)
     result = SearchResult(
         path=path,
         genotype=winner.genotype,
         reward=known_reward(winner.reward),
-        fresh_reward=fresh.get(winner.number),
+        fresh_reward=rewards.fresh.get(winner.number),
+        unseen_reward=rewards.unseen,
         trial=winner.number,
         num_trials=len(driver.records),
-        num_failed=sum(record.reward is None for record in driver.records),
+        num_failed=sum(bool(record.failure) for record in driver.records),
         seconds=sum(record.seconds for record in driver.records),
         skipped=False,
     )
-    _write(result, driver.records, fresh, provenance)
+    _write(result, driver.records, rewards.fresh, provenance)
     return result
+
+
+def _open_study(
+    config: SearchConfig, out_dir: Path, space: SearchSpace, provenance: Provenance
+) -> optuna.Study:
+    storage = open_storage(config.storage, out_dir)
+    name = f"cells-{provenance.key[:16]}"
+    others = [n for n in optuna.get_all_study_names(storage) if n != name]
+    if others:
+        where = config.storage or out_dir / JOURNAL_NAME
+        logger.warning(
+            "%s holds %d searches with other settings; they stay as they are, and this one has "
+            "trials of its own", where, len(others),
+        )  # fmt: skip
+    horizon = Horizon(config.history_lag if config.deterministic else None)
+    return optuna.create_study(
+        storage=storage,
+        study_name=name,
+        directions=["maximize", "minimize"] if config.is_multi_objective else ["maximize"],
+        sampler=build_sampler(config.strategy, space, seed=config.seed, horizon=horizon),
+        pruner=optuna.pruners.NopPruner(),  # ours decides with the thresholds of a task
+        load_if_exists=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rewards:
+    """What the best are worth beside the reward that the search gave them."""
+
+    fresh: dict[int, float]
+    """Trial -> mean reward with fresh seeds."""
+    unseen: float | None
+    """The winner's mean reward on data that the search never saw, with the same seeds."""
+
+
+def _choose_winner(
+    driver: TrialDriver, config: SearchConfig, reward: Reward
+) -> tuple[TrialRecord, _Rewards]:
+    """Return the best trial, by fresh seeds if some are tried again, and what it is worth."""
+    ranked = driver.ranked()
+    again = ranked[: config.num_reevaluated]
+    seeds = range(config.seed + 1, config.seed + 1 + config.reevaluation_seeds)
+    fresh = driver.rewards_again(again, seeds)
+    winner = max(again, key=lambda r: driver.objective(r, fresh[r.number]), default=ranked[0])
+    unseen = None
+    if again and reward.unseen is not None:
+        unseen = driver.rewards_again([winner], seeds, unseen=True)[winner.number]
+    return winner, _Rewards(fresh, unseen)
 
 
 def _provenance(config: SearchConfig, reward: Reward, *, whole: bool) -> Provenance:
@@ -118,7 +172,11 @@ def _provenance(config: SearchConfig, reward: Reward, *, whole: bool) -> Provena
         "strategy": config.strategy,
         "seed": config.seed,
         "reward": reward.arguments,
+        "pruning": config.pruning,
+        "cost": config.cost,
     }
+    if config.deterministic:
+        arguments["history_lag"] = config.history_lag
     if whole:
         arguments |= {
             name: getattr(config, name)
@@ -131,7 +189,15 @@ def _finished(path: Path, provenance: Provenance) -> SearchResult | None:
     record = read_record(path)
     if recorded_key(record) != provenance.key:
         return None
-    names = ("reward", "fresh_reward", "trial", "num_trials", "num_failed", "seconds")
+    names = (
+        "reward",
+        "fresh_reward",
+        "unseen_reward",
+        "trial",
+        "num_trials",
+        "num_failed",
+        "seconds",
+    )
     return SearchResult(
         path=path,
         genotype=Genotype.from_dict(record),
@@ -154,6 +220,7 @@ def _write(
     about = {
         "reward": result.reward,
         "fresh_reward": result.fresh_reward,
+        "unseen_reward": result.unseen_reward,
         "trial": result.trial,
         "num_trials": result.num_trials,
         "num_failed": result.num_failed,
@@ -166,10 +233,17 @@ def _write(
 def _as_csv(records: list[TrialRecord], fresh: dict[int, float]) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["trial", "reward", "fresh_reward", "seconds", "digest", "same_as", "failure"])
+    rows.writerow(
+        ["trial", "reward", "fresh_reward", "seconds", "digest", "same_as", "failure", "pruned",
+         "cost", "steps"]
+    )  # fmt: skip
     for r in records:
-        row = (r.number, r.reward, fresh.get(r.number), round(r.seconds, 3), r.genotype.digest)
-        rows.writerow(["" if cell is None else cell for cell in (*row, r.same_as, r.failure)])
+        steps = " ".join(f"{step}:{value:.6g}" for step, value in r.steps.items())
+        row = (
+            r.number, r.reward, fresh.get(r.number), round(r.seconds, 3), r.genotype.digest,
+            r.same_as, r.failure, r.pruned or None, r.cost, steps,
+        )  # fmt: skip
+        rows.writerow(["" if cell is None else cell for cell in row])
     return text.getvalue()
 
 

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from _children import end_with_parent
 from _scenes import (
     CLASSES,
     OBJECT_SIDE_PX,
@@ -35,6 +34,7 @@ from _scenes import (
     scene_generator,
 )
 from _stamps import Range
+from search.processes import end_with_parent
 
 MANIFEST_NAME = "shapes.json"
 SPLITS = ("train", "val")

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from _children import end_with_parent
 from _entry import start_tool
 from _run import build_loggers, finish_loggers, log_images, named_bar, plain_errors, start_run
 from _schemas import RunPipeline
+from search.processes import end_with_parent
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
