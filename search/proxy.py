@@ -124,6 +124,7 @@ class ProxyNetwork(nn.Module):
             stem: nn.Conv2d = self.trunk.stem[0]  # type: ignore[assignment]
             self.trunk.stem[0] = SameConv2d(3, stem.out_channels, 3, stride=config.stem_stride)
         self.last = list(self.trunk.channels)[-1]
+        self.is_mixed = config.precision == "bfloat16"
         self.head = nn.Linear(self.trunk.channels[self.last], train.num_classes)
         mean, std = channel_statistics(train.images)
         self.mean: Tensor
@@ -134,7 +135,9 @@ class ProxyNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         normalized = (images.float() - self.mean) / self.std
         normalized = normalized.contiguous(memory_format=torch.channels_last)
-        return self.head(F.relu(self.trunk(normalized)[self.last]).mean(dim=(2, 3)))
+        # Entered for each batch: in one context autocast would use the first step's weights on.
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.is_mixed):
+            return self.head(F.relu(self.trunk(normalized)[self.last]).mean(dim=(2, 3)))
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,10 +196,7 @@ def train_proxy(
         torch.manual_seed(seed)
         network = ProxyNetwork(genotype, config, train)
     network = network.to(device).to(memory_format=torch.channels_last)
-    autocast = torch.autocast(
-        device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"
-    )
-    with autocast, limited_threads(config.num_threads):
+    with limited_threads(config.num_threads):
         _fit(network, train, config, stream("proxy", seed))
         _measure_statistics(network, train)
         return _accuracy(network, val)

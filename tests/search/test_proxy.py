@@ -160,6 +160,11 @@ def test_unknown_settings_are_refused():
         choose_device("gpu0")
 
 
+def test_mixed_precision_learns_as_well():
+    config = replace(CONFIG, precision="bfloat16")
+    assert train_proxy(CELLS, TRAIN, VAL, config=config, seed=0) > 0.85
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
