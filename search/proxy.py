@@ -124,6 +124,7 @@ class ProxyNetwork(nn.Module):
             stem: nn.Conv2d = self.trunk.stem[0]  # type: ignore[assignment]
             self.trunk.stem[0] = SameConv2d(3, stem.out_channels, 3, stride=config.stem_stride)
         self.last = list(self.trunk.channels)[-1]
+        self.relu = nn.ReLU()
         self.head = nn.Linear(self.trunk.channels[self.last], train.num_classes)
         mean, std = channel_statistics(train.images)
         self.mean: Tensor
@@ -134,7 +135,7 @@ class ProxyNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         normalized = (images.float() - self.mean) / self.std
         normalized = normalized.contiguous(memory_format=torch.channels_last)
-        return self.head(F.relu(self.trunk(normalized)[self.last]).mean(dim=(2, 3)))
+        return self.head(self.relu(self.trunk(normalized)[self.last]).mean(dim=(2, 3)))
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
