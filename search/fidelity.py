@@ -174,13 +174,17 @@ def _measure(
 
 
 def _taus_so_far(measured: Mapping[str, Sequence[Measurement]]) -> str:
-    words = []
+    """Say how well the best cheap reward does, and the dear one."""
+    taus = {}
     for name in measured:
         first, second = both_values(measured[DEAR], measured[name])
         tau = kendall_tau(first, second) if len(first) >= MIN_GENOTYPES else None
         if name != DEAR and tau is not None:
-            words.append(f"{name} {tau:.2f}")
-    return "tau: " + ", ".join(words) if words else ""
+            taus[name] = tau
+    ceiling = f"{CEILING} {taus.pop(CEILING):.2f}" if CEILING in taus else ""
+    best = max(taus, key=taus.__getitem__, default=None)
+    words = [f"{best} {taus[best]:.2f}" if best else "", ceiling]
+    return "tau: " + ", ".join(filter(None, words)) if any(words) else ""
 
 
 def _draw(result: FidelityResult, measured: Mapping[str, Sequence[Measurement]]) -> None:

@@ -68,13 +68,14 @@ def recommend(
     if not known or dear_seconds is None:
         reason = next((c.problem for c in (ceiling, *cheap) if c.problem), "nothing was measured")
         return None, f"No recommendation: {reason}."
-    kept = [
-        (seconds, c.name, a)
-        for c, a, seconds in known
-        if a.low >= wanted_tau and seconds < dear_seconds
-    ]
+    kept = [(seconds, c.name, a) for c, a, seconds in known if a.low >= wanted_tau]
     if kept:
         seconds, name, found = min(kept, key=lambda entry: entry[0])
+        if seconds >= dear_seconds:
+            return (
+                None,
+                f"What keeps tau {wanted_tau:g} costs no less than the dear reward: {name}.",
+            )
         return name, (
             f"Search with {name}: it keeps tau {wanted_tau:g} ({describe(found)}) at "
             f"{seconds / dear_seconds:.1%} of the dear reward's cost."
