@@ -47,6 +47,8 @@ class FidelityResult:
 
     path: Path
     """``fidelity.json``."""
+    confidence: float
+    """Of the intervals."""
     dear_seconds: float | None
     """Median per genotype; None if there is no dear reward."""
     ceiling: Comparison
@@ -59,7 +61,8 @@ class FidelityResult:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return a head and rows of text, one per reward, the ceiling first."""
-        head = ["reward", "tau", "interval", "genotypes", "failed", "seconds", "share of dear"]
+        interval = f"{self.confidence:.0%} interval"
+        head = ["reward", "tau", interval, "genotypes", "failed", "seconds", "share of dear"]
         return head, [self._row(comparison) for comparison in (self.ceiling, *self.cheap)]
 
     def _row(self, compared: Comparison) -> list[str]:
@@ -117,6 +120,7 @@ def measure_fidelity(
     )
     result = FidelityResult(
         path=out_dir / "fidelity.json",
+        confidence=config.confidence,
         dear_seconds=dear_seconds,
         ceiling=compared[CEILING],
         cheap=[compared[name] for name in cheap],
@@ -237,6 +241,7 @@ def _write(
         {
             "recommended": result.recommended,
             "advice": result.advice,
+            "confidence": result.confidence,
             "dear_seconds": result.dear_seconds,
             "ceiling": asdict(result.ceiling),
             "cheap": [asdict(comparison) for comparison in result.cheap],

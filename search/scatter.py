@@ -16,7 +16,8 @@ from backbone.artifacts import replacing
 COLUMNS = 4
 PANEL_INCHES = (3.2, 3.1)
 COLOR = "#1f6fb4"
-TITLE_CHARACTERS = 40
+TITLE_CHARACTERS, ABOUT_CHARACTERS = 32, 48
+"""What fits across a panel: a title has lines enough, what is said below it has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,7 @@ class Panel:
 
     title: str
     about: str
-    """A line below the title."""
+    """A line below the title; cut off where it is too long."""
     across: Sequence[float]
     up: Sequence[float]
 
@@ -41,8 +42,8 @@ def draw_scatter(panels: Sequence[Panel], path: Path, *, up_label: str) -> None:
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for number, (axis, panel) in enumerate(zip(axes.flat, panels, strict=False)):
         axis.scatter(panel.across, panel.up, s=22, color=COLOR, alpha=0.8, linewidths=0)
-        about = textwrap.fill(panel.about, TITLE_CHARACTERS)
-        title = textwrap.fill(panel.title, TITLE_CHARACTERS - 8)
+        title = textwrap.fill(panel.title, TITLE_CHARACTERS)
+        about = textwrap.shorten(panel.about, ABOUT_CHARACTERS, placeholder=" ...")
         axis.set_title(f"{title}\n", fontsize=10, fontweight="bold")
         axis.text(0.5, 1.02, about, transform=axis.transAxes, ha="center", fontsize=8)
         axis.tick_params(labelsize=8)
