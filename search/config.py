@@ -205,6 +205,58 @@ class ProxyConfig(RewardConfig):
             raise ValueError(f"unknown precision {self.precision!r}; choose from {PRECISIONS}")
 
 
+ZERO_COST_SCORES = ("synflow", "naswot", "grad_norm", "snip", "num_parameters")
+
+
+@dataclass(kw_only=True, slots=True)
+class ZeroCostConfig(RewardConfig):
+    """A score of the proxy network before any training; see ``search.zero_cost``."""
+
+    score: str = "naswot"
+    """``synflow``, ``naswot``, ``grad_norm``, ``snip``, or ``num_parameters``, the bar that the
+    others have to clear."""
+    batch_size: int = 64
+    """Training images in the one batch that the score sees."""
+
+    def __post_init__(self) -> None:
+        if self.score not in ZERO_COST_SCORES:
+            raise ValueError(f"unknown score {self.score!r}; choose from {ZERO_COST_SCORES}")
+        # Batch normalization and NASWOT's kernel compare images with one another.
+        _require_at_least(2, batch_size=self.batch_size)
+
+
+MIN_GENOTYPES = 5
+"""With fewer, an interval of a rank correlation says nothing."""
+
+
+@dataclass(kw_only=True, slots=True)
+class FidelityConfig:
+    """How well cheap rewards order genotypes as a dear one does; see ``search.fidelity``."""
+
+    num_genotypes: int
+    """Random genotypes that are rewarded, all different; at least 5."""
+    wanted_tau: float
+    """Kendall's tau that a cheap reward has to keep, -1 to 1: the lower end of its interval."""
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    seed: int = 0
+    """Of the genotypes and of the dear reward; the cheap ones, and the dear one when it is
+    measured against itself, have the next seed, so that shared luck is not taken for agreement."""
+    confidence: float = 0.95
+    """Of the two-sided intervals, above 0 and below 1."""
+    num_resamples: int = 5000
+    """Bootstrap samples behind an interval."""
+    progress: bool = True
+    """Whether a progress bar is shown."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(MIN_GENOTYPES, num_genotypes=self.num_genotypes)
+        _require_at_least(100, num_resamples=self.num_resamples)
+        if not -1 <= self.wanted_tau <= 1:
+            raise ValueError(f"wanted_tau must be from -1 to 1, not {self.wanted_tau}")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence must be between 0 and 1, not {self.confidence}")
+
+
 @dataclass(kw_only=True, slots=True)
 class ExecutorConfig:
     """Base of where trials can run; the subclass chooses."""

@@ -59,6 +59,8 @@ class Evaluator:
     """Does tasks. Can be pickled if the reward can, and is then sent to workers."""
 
     reward: Reward
+    score: Reward | None = None
+    """Reported as step 0, before any training, so that a threshold there can spare it."""
     measure_cost: MeasureCost | None = None
 
     def __call__(self, task: Task) -> Outcome:
@@ -79,6 +81,8 @@ class Evaluator:
         try:
             if self.measure_cost is not None:
                 cost = self.measure_cost(task.genotype)
+            if self.score is not None and not task.unseen:
+                report(0, self.score(task.genotype, seed=task.seed, report=lambda *_: None))
             reward = self.reward.unseen if task.unseen else self.reward
             assert reward is not None
             value = float(reward(task.genotype, seed=task.seed, report=report))

@@ -124,6 +124,7 @@ class ProxyNetwork(nn.Module):
             stem: nn.Conv2d = self.trunk.stem[0]  # type: ignore[assignment]
             self.trunk.stem[0] = SameConv2d(3, stem.out_channels, 3, stride=config.stem_stride)
         self.last = list(self.trunk.channels)[-1]
+        self.relu = nn.ReLU()
         self.is_mixed = config.precision == "bfloat16"
         self.head = nn.Linear(self.trunk.channels[self.last], train.num_classes)
         mean, std = channel_statistics(train.images)
@@ -137,7 +138,7 @@ class ProxyNetwork(nn.Module):
         normalized = normalized.contiguous(memory_format=torch.channels_last)
         # Entered for each batch: in one context autocast would use the first step's weights on.
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.is_mixed):
-            return self.head(F.relu(self.trunk(normalized)[self.last]).mean(dim=(2, 3)))
+            return self.head(self.relu(self.trunk(normalized)[self.last]).mean(dim=(2, 3)))
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

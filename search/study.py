@@ -66,6 +66,7 @@ def search_cells(
     out_dir: Path,
     *,
     reward: Reward,
+    score: Reward | None = None,
     on_trial: Callable[[TrialRecord], None] | None = None,
 ) -> SearchResult:
     """Search, and write ``cells.json``, ``cells.png`` and ``trials.csv`` into ``out_dir``.
@@ -79,6 +80,9 @@ def search_cells(
         config: the space, the strategy and how long to search.
         out_dir: folder of this search.
         reward: what is maximized. It is given canonical genotypes, and all trials the same seed.
+            With an executor that has processes of its own it must be possible to pickle.
+        score: a training-free reward; trials that are not among the best share by it
+            (``config.pruning.keep_scored``) are not trained.
         on_trial: called after each trial that this run finishes.
 
     Raises:
@@ -86,14 +90,14 @@ def search_cells(
         RuntimeError: if another process searches in ``out_dir``, or every trial failed.
     """
     space = build_space(config.space)
-    provenance = _provenance(config, reward, whole=True)
+    provenance = _provenance(config, reward, score, whole=True)
     path = out_dir / "cells.json"
     done = _finished(path, provenance)
     if done is not None:
         return done
-    evaluator = Evaluator(reward)
+    evaluator = Evaluator(reward, score=score)
     with sole_driver(out_dir), _quiet_optuna():
-        study = _open_study(config, out_dir, space, _provenance(config, reward, whole=False))
+        study = _open_study(config, out_dir, space, _provenance(config, reward, score, whole=False))
         presence = Presence(
             study, out_dir, shared=bool(config.storage), heartbeat_seconds=config.heartbeat_seconds
         )
@@ -165,7 +169,9 @@ def _choose_winner(
     return winner, _Rewards(fresh, unseen)
 
 
-def _provenance(config: SearchConfig, reward: Reward, *, whole: bool) -> Provenance:
+def _provenance(
+    config: SearchConfig, reward: Reward, score: Reward | None, *, whole: bool
+) -> Provenance:
     """Return how the cells are made, or only what must agree for trials to be continued."""
     arguments: dict[str, Any] = {
         "space": config.space,
@@ -175,6 +181,8 @@ def _provenance(config: SearchConfig, reward: Reward, *, whole: bool) -> Provena
         "pruning": config.pruning,
         "cost": config.cost,
     }
+    if score is not None:
+        arguments["score"] = score.arguments
     if config.deterministic:
         arguments["history_lag"] = config.history_lag
     if whole:

@@ -165,7 +165,7 @@ def record_table(
     best, failed = max(known.values(), default=0.0), 0
     with (
         path.open("a", encoding="utf-8") as file,
-        running_executor(executor, Evaluator(reward, measure_cost)) as workers,
+        running_executor(executor, Evaluator(reward, measure_cost=measure_cost)) as workers,
         tqdm(
             total=len(genotypes), initial=len(known), desc="table", unit="cell",
             disable=not progress,

@@ -90,3 +90,14 @@ def test_the_command_line_asks_for_help(full_error):
     )
     assert "python tools/search_cells.py strategy=random" in done.stdout
     assert "strategy: [controller], random" in done.stdout
+
+
+def test_a_list_of_settings_is_shown_as_the_command_line_takes_it():
+    register_schemas()
+    (line,) = (
+        line
+        for line in explain("measure_fidelity", [], about="").splitlines()
+        if line.startswith("  cheap=")
+    )
+    check("measure_fidelity", [line.strip()])
+    assert "cheap=[{epochs: 1}," in line

@@ -161,7 +161,9 @@ def _settings(config: DictConfig, prefix: str = "") -> Iterator[str]:
             continue
         value = OmegaConf.to_yaml({name: child}).partition(":")[2].strip()
         if "\n" in value:  # a list, which the command line wants in brackets
-            value = f"[{','.join(str(entry) for entry in config[name])}]"
+            # Hydra reads no quotes around the keys of a dict.
+            entries = (str(entry).replace("'", "") for entry in config[name])
+            value = f"[{','.join(entries)}]"
         yield f"  {prefix}{name}={value}"
         yield textwrap.fill(
             meanings.get(name, ""), LINE_WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
@@ -14,7 +15,14 @@ from detection.config import (
     TorchvisionDetectorConfig,
     TrainDetectorConfig,
 )
-from search.config import ControllerConfig, ProxyConfig, RandomConfig, SearchConfig
+from search.config import (
+    ControllerConfig,
+    FidelityConfig,
+    ProxyConfig,
+    RandomConfig,
+    SearchConfig,
+    ZeroCostConfig,
+)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -37,6 +45,29 @@ class SearchCells(SearchConfig):
     """The proxy training that rewards a genotype."""
     logger: LoggerConfig
     """Where figures are logged."""
+
+
+@dataclass(kw_only=True, slots=True)
+class MeasureFidelity(FidelityConfig):
+    """What ``measure_fidelity`` takes."""
+
+    out: str
+    """The run's folder."""
+    reward: ProxyConfig
+    """The dear reward, a proxy training."""
+    cheap: list[dict[str, Any]]
+    """Cheap rewards: what each changes in the dear one's settings, such as {epochs: 1}."""
+    zero_cost: list[str]
+    """Scores without training, cheap rewards too; see ``search/zero_cost.py``."""
+    zero_cost_batch_size: int = 64
+    """Images that such a score sees."""
+    logger: LoggerConfig
+    """Where figures are logged."""
+
+    def __post_init__(self) -> None:
+        FidelityConfig.__post_init__(self)
+        for score in self.zero_cost:
+            ZeroCostConfig(score=score, batch_size=self.zero_cost_batch_size)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -244,6 +275,7 @@ def register_schemas() -> None:
     for name, schema in {
         "make_shapes_schema": MakeShapes,
         "search_cells_schema": SearchCells,
+        "measure_fidelity_schema": MeasureFidelity,
         "pretrain_backbone_schema": PretrainBackbone,
         "convert_cells_schema": ConvertCells,
         "export_backbone_schema": ExportBackbone,
