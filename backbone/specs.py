@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
+from backbone.config import MIN_SIDE_PX
 from backbone.genotype import Genotype
 from backbone.imports import absent_while_importing
 from backbone.network import CellNetwork, NetworkConfig, first_filters
@@ -33,7 +34,6 @@ with absent_while_importing("wandb"):  # timm imports it where it is installed, 
 
 LEVELS = ("c2", "c3", "c4", "c5")
 """Names of the maps at strides 4, 8, 16 and 32."""
-MIN_SIDE_PX = 32
 SPEC_FORMS = (
     "'nasnet_a:4@1056', 'path/cells.json:2@96', 'path/backbone.safetensors', "
     "'timm:resnet50', 'torchvision:resnet50'"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from backbone.config import OPTIMIZERS
+from backbone.config import OPTIMIZERS, STEM_MIN_WIDTH
 
 NECK_NORMS = ("none", "batch")
 BAD_BOXES = ("error", "drop")
@@ -232,8 +232,7 @@ class DetectionRewardConfig:
     def __post_init__(self) -> None:
         lowest = {
             "num_cells": 1,
-            # Below 8 the stem's first cell, at a quarter of it, has too few channels to halve.
-            "first_filters": 8,
+            "first_filters": STEM_MIN_WIDTH["imagenet"],
             "max_train_images": 0,
             "max_val_images": 0,
             "report_every": 0,

@@ -112,9 +112,9 @@ def evaluate_coco(
     if not chosen <= known:
         raise ValueError(f"{truth.path} has no image with id {min(chosen - known)}")
     found = {**dataset, "annotations": [_as_annotation(i + 1, r) for i, r in enumerate(results)]}
-    # pycocotools reports its progress by print.
+    index = _indexed(found)
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(truth.index, _indexed(found), "bbox")
+        evaluation = COCOeval(truth.index, index, "bbox")
         evaluation.params.imgIds = sorted(chosen)
         evaluation.evaluate()
         evaluation.accumulate()
@@ -240,7 +240,8 @@ def _as_annotation(number: int, result: Mapping[str, Any]) -> dict[str, Any]:
 def _indexed(dataset: dict[str, Any]) -> COCO:
     coco = COCO()
     coco.dataset = dataset
-    coco.createIndex()
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress by print
+        coco.createIndex()
     return coco
 
 
