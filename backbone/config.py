@@ -7,12 +7,10 @@ from dataclasses import dataclass
 MIN_WIDTH = 4
 """Filters of the first stack's cells: two stem cells run at a quarter and a half of them, rounded
 down."""
-STEM_MIN_WIDTH = {"imagenet": 2 * MIN_WIDTH, "cifar": MIN_WIDTH}
-"""Stem -> the width with which cells of any genotype can be built: the ImageNet stem's first cell
-may have to halve an input that is itself concatenated, which takes 2 channels."""
 MIN_SIDE_PX = 32
 """Of the images that a backbone takes."""
 
+STEMS = ("imagenet", "cifar")
 OPTIMIZERS = ("adamw", "muon", "rmsprop", "sgd")
 SCHEDULES = ("cosine", "exponential")
 

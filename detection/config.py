@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from backbone.config import OPTIMIZERS, STEM_MIN_WIDTH
+from backbone.config import MIN_WIDTH, OPTIMIZERS
 
 NECK_NORMS = ("none", "batch")
 BAD_BOXES = ("error", "drop")
@@ -202,7 +202,7 @@ class DetectionRewardConfig:
     num_cells: int
     """N: normal cells per stack of the backbone, at least 1."""
     first_filters: int
-    """Width of the first stack's cells, at least 8 and a multiple of 4. The same for every
+    """Width of the first stack's cells, a multiple of 4. The same for every
     genotype, so F of N @ F varies with the number of states that a cell concatenates."""
     detector: DetectorConfig
     """The detector and its engine."""
@@ -232,7 +232,7 @@ class DetectionRewardConfig:
     def __post_init__(self) -> None:
         lowest = {
             "num_cells": 1,
-            "first_filters": STEM_MIN_WIDTH["imagenet"],
+            "first_filters": MIN_WIDTH,
             "max_train_images": 0,
             "max_val_images": 0,
             "report_every": 0,

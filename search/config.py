@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from backbone.config import MIN_SIDE_PX, MIN_WIDTH, STEM_MIN_WIDTH
+from backbone.config import MIN_SIDE_PX, MIN_WIDTH, STEMS
 from backbone.genotype import COMBINATIONS, NASNET_OPERATIONS
 
 PRECISIONS = ("float32", "bfloat16")
@@ -194,9 +194,9 @@ class CostConfig:
     def __post_init__(self) -> None:
         if self.measure not in COST_MEASURES:
             raise ValueError(f"unknown measure {self.measure!r}; choose from {COST_MEASURES}")
-        if self.stem not in STEM_MIN_WIDTH:
-            raise ValueError(f"unknown stem {self.stem!r}; choose from {tuple(STEM_MIN_WIDTH)}")
-        _require_at_least(STEM_MIN_WIDTH[self.stem], first_filters=self.first_filters)
+        if self.stem not in STEMS:
+            raise ValueError(f"unknown stem {self.stem!r}; choose from {STEMS}")
+        _require_at_least(MIN_WIDTH, first_filters=self.first_filters)
         _require_at_least(MIN_SIDE_PX, side_px=self.side_px)
         _require_at_least(
             1, num_cells=self.num_cells, batch_size=self.batch_size, timed_runs=self.timed_runs

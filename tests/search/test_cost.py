@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backbone.config import STEM_MIN_WIDTH
+from backbone.config import MIN_WIDTH, STEMS
 from backbone.cost import measure_cost
 from backbone.genotype import Genotype
 from backbone.published import NASNET_A, PUBLISHED
@@ -69,12 +69,12 @@ def test_latency_is_positive_and_leaves_generator_and_threads_alone():
     assert torch.get_num_threads() == threads
 
 
-@pytest.mark.parametrize("stem", STEM_MIN_WIDTH)
+@pytest.mark.parametrize("stem", STEMS)
 @given(data=st.data())
 @settings(max_examples=15, deadline=None)
-def test_every_genotype_has_a_cost_at_the_least_width(stem, data):
+def test_every_genotype_of_a_search_has_a_cost_at_the_least_width(stem, data):
     decisions = [data.draw(st.integers(0, c.num_options - 1)) for c in SPACE.choices]
-    config = replace(SMALL, stem=stem, first_filters=STEM_MIN_WIDTH[stem])
+    config = replace(SMALL, stem=stem, first_filters=MIN_WIDTH)
     assert genotype_cost(SPACE.to_genotype(decisions), config).value > 0
 
 
@@ -131,8 +131,8 @@ def test_what_cannot_be_is_refused_with_the_choices():
         CostConfig(measure="flops")
     with pytest.raises(ValueError, match=r"unknown stem 'tiny'.*imagenet"):
         CostConfig(stem="tiny")
-    with pytest.raises(ValueError, match="first_filters must be at least 8, not 4"):
-        CostConfig(first_filters=4)
+    with pytest.raises(ValueError, match="first_filters must be at least 4, not 3"):
+        CostConfig(first_filters=3)
     with pytest.raises(ValueError, match=r"target 5.0 needs a measure: .*parameters"):
         CostConfig(target=5.0)
     with pytest.raises(ValueError, match="exponent_beyond must be at least 0, not nan"):
