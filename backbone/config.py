@@ -7,7 +7,10 @@ from dataclasses import dataclass
 MIN_WIDTH = 4
 """Filters of the first stack's cells: two stem cells run at a quarter and a half of them, rounded
 down."""
+MIN_SIDE_PX = 32
+"""Of the images that a backbone takes."""
 
+STEMS = ("imagenet", "cifar")
 OPTIMIZERS = ("adamw", "muon", "rmsprop", "sgd")
 SCHEDULES = ("cosine", "exponential")
 

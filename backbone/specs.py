@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
+from backbone.config import MIN_SIDE_PX
 from backbone.genotype import Genotype
 from backbone.imports import absent_while_importing
 from backbone.network import CellNetwork, NetworkConfig, first_filters
@@ -33,7 +34,6 @@ with absent_while_importing("wandb"):  # timm imports it where it is installed, 
 
 LEVELS = ("c2", "c3", "c4", "c5")
 """Names of the maps at strides 4, 8, 16 and 32."""
-MIN_SIDE_PX = 32
 SPEC_FORMS = (
     "'nasnet_a:4@1056', 'path/cells.json:2@96', 'path/backbone.safetensors', "
     "'timm:resnet50', 'torchvision:resnet50'"
@@ -203,20 +203,50 @@ def describe_spec(spec: str, *, grayscale: bool = False, stem: str = "imagenet")
                 f"Specs look like {SPEC_FORMS}"
             )
         genotype = Genotype.load(cells)
-    num_cells, filters = int(match["n"]), int(match["f"])
+    return describe_cells(
+        genotype,
+        num_cells=int(match["n"]),
+        filters=int(match["f"]),
+        stem=stem,
+        grayscale=grayscale,
+        conventions=CONVENTIONS.get(cells),
+    )
+
+
+def describe_cells(
+    genotype: Genotype,
+    *,
+    num_cells: int,
+    filters: int,
+    stem: str = "imagenet",
+    grayscale: bool = False,
+    conventions: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return what ``rebuild_backbone`` needs to build cells at N @ F, as JSON's types.
+
+    Args:
+        genotype: the cells.
+        num_cells: N.
+        filters: F.
+        stem: ``imagenet`` or ``cifar``.
+        grayscale: whether the backbone takes the colours out of images.
+        conventions: members of ``NetworkConfig`` that differ from what is usual at that size.
+
+    Raises:
+        ValueError: if F does not divide, N is below 1, or there is no such stem.
+    """
     large = filters >= LARGE_FILTERS
-    conventions: dict[str, Any] = {
+    usual = {
         "stem": stem,
         "stem_filters": 96 if large else min(first_filters(genotype, filters), 32),
         "skip_reduction_input": large,
     }
-    conventions |= CONVENTIONS.get(cells, {})
-    config = NetworkConfig(num_cells=num_cells, filters=filters, **conventions)
+    network: dict[str, Any] = {"num_cells": num_cells, "filters": filters, **usual}
     return {
         "family": "cells",
         "genotype": genotype.to_dict(),
-        "network": config.to_dict(),
-        **images,
+        "network": NetworkConfig(**network | dict(conventions or {})).to_dict(),
+        **({"grayscale": True} if grayscale else {}),
     }
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from backbone.config import OPTIMIZERS
+from backbone.config import MIN_WIDTH, OPTIMIZERS
 
 NECK_NORMS = ("none", "batch")
 BAD_BOXES = ("error", "drop")
+REWARD_PRECISIONS = ("32-true", "bf16-mixed")
 _LOWEST = {
     "neck_channels": 1,
     "head_features": 1,
@@ -192,3 +193,55 @@ class TrainDetectorConfig:
     """Lightning's name of the arithmetic: ``32-true``, ``bf16-mixed``, ``16-mixed``."""
     accelerator: str = "auto"
     """Lightning's name of the device kind: ``auto``, ``cpu``, ``gpu``."""
+
+
+@dataclass(kw_only=True, slots=True)
+class DetectionRewardConfig:
+    """The short detector training whose AP is a genotype's reward."""
+
+    num_cells: int
+    """N: normal cells per stack of the backbone, at least 1."""
+    first_filters: int
+    """Width of the first stack's cells, a multiple of 4. The same for every
+    genotype, so F of N @ F varies with the number of states that a cell concatenates."""
+    detector: DetectorConfig
+    """The detector and its engine."""
+    data: DetectionDataConfig
+    """The data; the reward is AP on its ``val`` split, which a comparison that is to follow the
+    search should not be made on."""
+    recipe: DetectorRecipe
+    """The training; its ``checkpoint_every`` is not used."""
+    grayscale: bool = False
+    """Whether the backbone sees images without their colours, for data whose colours tell
+    nothing."""
+    max_train_images: int = 0
+    """Train on this many images, the same for all genotypes; 0 for all."""
+    max_val_images: int = 0
+    """Score on this many images, the same for all genotypes; 0 for all."""
+    report_every: int = 0
+    """Steps between the scores that are reported while training goes on, each of which costs an
+    evaluation; 0 reports the last one only."""
+    precision: str = "32-true"
+    """Arithmetic of the training: ``32-true``, or ``bf16-mixed`` where the GPU has it."""
+    accelerator: str = "auto"
+    """Kind of the device: ``auto``, ``cpu``, ``gpu``."""
+    num_threads: int = 0
+    """Threads on the CPU; 1 is right where several trainings share the cores, 0 leaves torch's own
+    number."""
+
+    def __post_init__(self) -> None:
+        lowest = {
+            "num_cells": 1,
+            "first_filters": MIN_WIDTH,
+            "max_train_images": 0,
+            "max_val_images": 0,
+            "report_every": 0,
+            "num_threads": 0,
+        }
+        for name, least in lowest.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if self.precision not in REWARD_PRECISIONS:
+            raise ValueError(
+                f"unknown precision {self.precision!r}; choose from {REWARD_PRECISIONS}"
+            )

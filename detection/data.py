@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +14,9 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from backbone.images import CACHE_BYTES, read_image
+from backbone.provenance import fingerprint_folder
 from detection.annotations import CocoAnnotations
-from detection.config import DetectionDataConfig
+from detection.config import DetectionDataConfig, DetectorRecipe
 from detection.detector import Target
 
 
@@ -128,11 +131,28 @@ class CocoDataset(Dataset[Example]):
         ]
         if not self._indices:
             raise ValueError(f"{annotations.path} has no image with an object")
-        decoded = sum(3 * i.width * i.height for i in annotations.images)
-        self._cache: dict[int, Tensor] | None = {} if decoded <= CACHE_BYTES else None
+        self._cache = self._empty_cache()
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    @property
+    def image_ids(self) -> list[int]:
+        """COCO's ids of the images, in order."""
+        return [self.annotations.images[index].id for index in self._indices]
+
+    @property
+    def num_objects(self) -> int:
+        """Objects in all images; crowds are none."""
+        return sum(int((~self.annotations.crowd_of(index)).sum()) for index in self._indices)
+
+    def sample(self, num_images: int) -> CocoDataset:
+        """Return a data set of that many of the images, at random but always the same ones."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(len(self)))
+        smaller = copy.copy(self)
+        smaller._indices = [self._indices[i] for i in sorted(order[:num_images].tolist())]
+        smaller._cache = smaller._empty_cache()
+        return smaller
 
     def __getitem__(self, item: int | tuple[int, int]) -> Example:
         """Return an example; a pair is its position and the seed of its flips, without: none."""
@@ -148,6 +168,11 @@ class CocoDataset(Dataset[Example]):
         if seed is not None:
             image, boxes = self._flip(image, boxes, torch.Generator().manual_seed(seed))
         return Example(image, Target(boxes, labels), record.id, (record.height, record.width))
+
+    def _empty_cache(self) -> dict[int, Tensor] | None:
+        records = (self.annotations.images[index] for index in self._indices)
+        decoded = sum(3 * record.width * record.height for record in records)
+        return {} if decoded <= CACHE_BYTES else None
 
     def _read(self, index: int) -> Tensor:
         if self._cache is not None and index in self._cache:
@@ -199,3 +224,47 @@ def load_split(
         horizontal_flip=horizontal_flip,
         vertical_flip=vertical_flip,
     )
+
+
+def load_splits(
+    config: DetectionDataConfig, recipe: DetectorRecipe
+) -> tuple[CocoDataset, CocoDataset]:
+    """Open both splits for a training: ``train`` with its recipe's flips, and ``val``.
+
+    Raises:
+        FileNotFoundError: as ``load_split``.
+        ValueError: as ``load_split``, and if the two declare different categories.
+    """
+    train = load_split(
+        config,
+        "train",
+        horizontal_flip=recipe.horizontal_flip,
+        vertical_flip=recipe.vertical_flip,
+    )
+    val = load_split(config, "val")
+    if train.annotations.categories != val.annotations.categories:
+        raise ValueError(
+            f"{train.annotations.path} and {val.annotations.path} declare different categories"
+        )
+    return train, val
+
+
+def data_arguments(config: DetectionDataConfig) -> Mapping[str, Any]:
+    """Return what decides how a training sees its data, for a record; not where they lie."""
+    return {
+        "sides_px": [config.shortest_side_px, config.longest_side_px],
+        "bad_boxes": config.bad_boxes,
+        "keep_empty": config.keep_empty,
+    }
+
+
+def fingerprint_splits(train: CocoDataset, val: CocoDataset) -> Mapping[str, str]:
+    """Return the fingerprints of both splits' annotations and images, for a record."""
+    return {
+        f"{name}_{part}": fingerprint
+        for name, split in (("train", train), ("val", val))
+        for part, fingerprint in (
+            ("annotations", split.annotations.fingerprint),
+            ("images", fingerprint_folder(split.image_root)),
+        )
+    }

@@ -65,19 +65,38 @@ FIGURES = tuple(f.name for f in fields(CocoMetrics) if f.name != "per_class")
 """The twelve figures, in the order of COCO's own summary."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CocoTruth:
+    """A COCO JSON as ``pycocotools`` takes it, read once for any number of evaluations.
+
+    The annotations are taken as they stand in the file, so that the figures are those of anybody
+    else's evaluation on it. An area that is missing is the box's.
+    """
+
+    path: Path
+    index: COCO
+
+    @classmethod
+    def load(cls, path: str | Path) -> CocoTruth:
+        """Read a file.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if the file is not COCO JSON.
+        """
+        return cls(Path(path), _indexed(_read_truth(path)))
+
+
 def evaluate_coco(
-    annotations_path: str | Path,
+    truth: str | Path | CocoTruth,
     results: Sequence[Mapping[str, Any]],
     *,
     image_ids: Sequence[int] | None = None,
 ) -> CocoMetrics:
     """Compute COCO's metrics of detections.
 
-    The annotations are taken as they stand in the file, so that the figures are those of anybody
-    else's evaluation on it. An area that is missing is the box's.
-
     Args:
-        annotations_path: COCO JSON with the truth.
+        truth: COCO JSON with the truth, to be read now or read already.
         results: detections in COCO's results format; see ``check_results``.
         image_ids: evaluate these images only.
 
@@ -85,20 +104,22 @@ def evaluate_coco(
         FileNotFoundError: if there is no such file.
         ValueError: if the file is not COCO JSON or lacks one of ``image_ids``.
     """
-    truth = _read_truth(annotations_path)
-    known = {image["id"] for image in truth["images"]}
+    if not isinstance(truth, CocoTruth):
+        truth = CocoTruth.load(truth)
+    dataset = truth.index.dataset
+    known = {image["id"] for image in dataset["images"]}
     chosen = known if image_ids is None else set(image_ids)
     if not chosen <= known:
-        raise ValueError(f"{annotations_path} has no image with id {min(chosen - known)}")
-    found = {**truth, "annotations": [_as_annotation(i + 1, r) for i, r in enumerate(results)]}
-    # pycocotools reports its progress by print.
+        raise ValueError(f"{truth.path} has no image with id {min(chosen - known)}")
+    found = {**dataset, "annotations": [_as_annotation(i + 1, r) for i, r in enumerate(results)]}
+    index = _indexed(found)
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_indexed(truth), _indexed(found), "bbox")
+        evaluation = COCOeval(truth.index, index, "bbox")
         evaluation.params.imgIds = sorted(chosen)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    names = {category["id"]: category["name"] for category in truth["categories"]}
+    names = {category["id"]: category["name"] for category in dataset["categories"]}
     # IoU thresholds, recalls, K classes, areas (all first), detections per image (100 last)
     precision_k = evaluation.eval["precision"][:, :, :, 0, -1].transpose(2, 0, 1)
     per_class = {
@@ -219,7 +240,8 @@ def _as_annotation(number: int, result: Mapping[str, Any]) -> dict[str, Any]:
 def _indexed(dataset: dict[str, Any]) -> COCO:
     coco = COCO()
     coco.dataset = dataset
-    coco.createIndex()
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress by print
+        coco.createIndex()
     return coco
 
 

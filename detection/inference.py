@@ -16,7 +16,13 @@ from backbone.provenance import Provenance, fingerprint_file, fingerprint_folder
 from detection.annotations import CocoAnnotations
 from detection.data import CocoDataset, collate
 from detection.detector import Detections, Detector
-from detection.evaluation import CocoMetrics, evaluate_coco, read_results, to_coco_results
+from detection.evaluation import (
+    CocoMetrics,
+    CocoTruth,
+    evaluate_coco,
+    read_results,
+    to_coco_results,
+)
 from detection.weights import load_detector
 
 
@@ -38,6 +44,7 @@ def evaluate_detector(
     batch_size: int,
     device: torch.device | str = "cpu",
     progress: bool = True,
+    truth: CocoTruth | None = None,
 ) -> EvaluationResult:
     """Detect in every image of a data set and compute COCO's metrics.
 
@@ -51,6 +58,7 @@ def evaluate_detector(
         batch_size: images at a time.
         device: where to compute; the detector is moved there.
         progress: whether to show a bar.
+        truth: the data set's annotations for the metrics, if they are at hand; else they are read.
     """
     start = time.monotonic()
     rank, world = _place()
@@ -67,7 +75,7 @@ def evaluate_detector(
         torch.distributed.all_gather_object(shares, results)
         # One process would have gone through the images in this order; ties in score depend on it.
         results = sorted((r for share in shares for r in share), key=lambda r: r["image_id"])
-    metrics = evaluate_coco(dataset.annotations.path, results)
+    metrics = evaluate_coco(truth or dataset.annotations.path, results, image_ids=dataset.image_ids)
     return EvaluationResult(metrics, results, time.monotonic() - start)
 
 

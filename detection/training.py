@@ -14,10 +14,9 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from backbone.optimization import build_optimizer, warmup_cosine
 from backbone.pretrain import describe_backbone_source
-from backbone.provenance import Provenance, fingerprint_folder, read_record, recorded_key
-from backbone.sampling import SEED_STEP, IterationSampler
+from backbone.provenance import Provenance, read_record, recorded_key
+from backbone.sampling import IterationSampler
 from backbone.specs import LEVELS, build_backbone
 from backbone.trainer import (
     Stopwatch,
@@ -28,10 +27,18 @@ from backbone.trainer import (
 )
 from backbone.weights import read_about, read_current
 from detection.config import DetectorRecipe, TrainDetectorConfig
-from detection.data import CocoDataset, DetectionBatch, collate, load_split
+from detection.data import (
+    CocoDataset,
+    DetectionBatch,
+    collate,
+    data_arguments,
+    fingerprint_splits,
+    load_splits,
+)
 from detection.detector import Detector, build_detector
 from detection.evaluation import CocoMetrics
 from detection.inference import evaluate_detector, write_evaluation
+from detection.steps import build_schedule, choose_device, seed_step, total_loss
 from detection.weights import DetectorInfo, load_detector, save_detector
 
 EVALUATION_BATCH = 16
@@ -69,18 +76,7 @@ def train_detector(
         ImportError: if the engine is not installed.
         FloatingPointError: if the loss is not finite; the message names step and images.
     """
-    recipe = config.recipe
-    train = load_split(
-        config.data,
-        "train",
-        horizontal_flip=recipe.horizontal_flip,
-        vertical_flip=recipe.vertical_flip,
-    )
-    val = load_split(config.data, "val")
-    if train.annotations.categories != val.annotations.categories:
-        raise ValueError(
-            f"{train.annotations.path} and {val.annotations.path} declare different categories"
-        )
+    train, val = load_splits(config.data, config.recipe)
     provenance = _provenance(config, train, val)
     path = out_dir / "detector.safetensors"
     metrics_path = out_dir / "metrics.json"
@@ -98,7 +94,7 @@ def train_detector(
         val,
         category_ids=info.category_ids,
         batch_size=EVALUATION_BATCH,
-        device=_device(config.accelerator),
+        device=choose_device(config.accelerator),
     )
     seconds = read_about(path)["training_seconds"] + evaluation.seconds
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
@@ -199,14 +195,7 @@ class DetectorModule(L.LightningModule):
         self._stopwatch = Stopwatch()
 
     def training_step(self, batch: DetectionBatch, index: int) -> Tensor:
-        losses = self.detector.losses(batch.images, batch.targets)
-        total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
-            parts = {name: loss.item() for name, loss in losses.items()}
-            raise FloatingPointError(
-                f"loss is {total.item()} at step {self.global_step} "
-                f"on images {batch.image_ids}: {parts}"
-            )
+        total, losses = total_loss(self.detector, batch, step=self.global_step)
         self.log("loss", total, prog_bar=True, batch_size=len(batch))
         self.log_dict(losses, batch_size=len(batch))
         return total
@@ -220,27 +209,14 @@ class DetectorModule(L.LightningModule):
         self._stopwatch.lap()
 
     def on_train_batch_start(self, *_: Any) -> None:
-        # The engines sample anchors and proposals from torch's own generator. Seeding it by the
-        # step makes a resumed training draw what an uninterrupted one would have.
         step = self.global_step * self.trainer.world_size + self.global_rank
-        torch.manual_seed(self.seed + SEED_STEP * step)
+        seed_step(self.seed, step, device=self.device)
 
     def on_train_batch_end(self, *_: Any) -> None:
         self.seconds += self._stopwatch.lap()
 
     def configure_optimizers(self) -> Any:
-        recipe = self.recipe
-        optimizer = build_optimizer(
-            [
-                (self.detector.backbone, recipe.learning_rate * recipe.backbone_rate),
-                (self.detector, recipe.learning_rate),
-            ],
-            name=recipe.optimizer,
-            weight_decay=recipe.weight_decay,
-        )
-        schedule = warmup_cosine(
-            optimizer, warmup=recipe.warmup_iterations, total=recipe.iterations
-        )
+        optimizer, schedule = build_schedule(self.detector, self.recipe)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -254,15 +230,12 @@ class DetectorModule(L.LightningModule):
 
 
 def _provenance(config: TrainDetectorConfig, train: CocoDataset, val: CocoDataset) -> Provenance:
-    data = config.data
     return Provenance(
         stage="detector",
         arguments={
             "detector": config.detector,
             "recipe": config.recipe,
-            "sides_px": [data.shortest_side_px, data.longest_side_px],
-            "bad_boxes": data.bad_boxes,
-            "keep_empty": data.keep_empty,
+            **data_arguments(config.data),
             "pretrained": config.pretrained,
             "norm": config.norm,
             "seed": config.seed,
@@ -270,17 +243,5 @@ def _provenance(config: TrainDetectorConfig, train: CocoDataset, val: CocoDatase
             "processes": local_processes(),
         },
         inputs={"backbone": describe_backbone_source(config.backbone, grayscale=config.grayscale)},
-        data={
-            f"{name}_{part}": fingerprint
-            for name, split in (("train", train), ("val", val))
-            for part, fingerprint in (
-                ("annotations", split.annotations.fingerprint),
-                ("images", fingerprint_folder(split.image_root)),
-            )
-        },
+        data=fingerprint_splits(train, val),
     )
-
-
-def _device(accelerator: str) -> torch.device:
-    wants_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return torch.device("cuda" if wants_cuda else "cpu")

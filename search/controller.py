@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from backbone.threads import limited_threads
 from search.config import ControllerConfig
 from search.randomness import stream
 from search.space import Choice, SearchSpace
-from search.threads import limited_threads
 
 NEVER = -1e9
 """Logit of an option that a decision does not have: finite, so that gradients are too."""

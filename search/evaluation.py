@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from backbone.genotype import Genotype
+from search.config import CostConfig
+from search.cost import genotype_cost
 from search.reward import Pruned, Reward
 
 FAILURES = (ArithmeticError, MemoryError, RuntimeError)
@@ -47,13 +48,6 @@ class Outcome:
     """The genotype's, where one is asked for."""
 
 
-class MeasureCost(Protocol):
-    """Says what a genotype costs; at least 0, lower is better."""
-
-    def __call__(self, genotype: Genotype) -> float:
-        """Return the cost."""
-
-
 @dataclass(frozen=True)
 class Evaluator:
     """Does tasks. Can be pickled if the reward can, and is then sent to workers."""
@@ -61,7 +55,8 @@ class Evaluator:
     reward: Reward
     score: Reward | None = None
     """Reported as step 0, before any training, so that a threshold there can spare it."""
-    measure_cost: MeasureCost | None = None
+    cost: CostConfig | None = None
+    """What is to be said of a genotype's cost; None: nothing."""
 
     def __call__(self, task: Task) -> Outcome:
         """Reward a genotype.
@@ -79,8 +74,8 @@ class Evaluator:
                 raise Pruned
 
         try:
-            if self.measure_cost is not None:
-                cost = self.measure_cost(task.genotype)
+            if self.cost is not None and not task.unseen:
+                cost = genotype_cost(task.genotype, self.cost).value
             if self.score is not None and not task.unseen:
                 report(0, self.score(task.genotype, seed=task.seed, report=lambda *_: None))
             reward = self.reward.unseen if task.unseen else self.reward

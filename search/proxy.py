@@ -19,9 +19,9 @@ from backbone.genotype import Genotype
 from backbone.images import ImageSet
 from backbone.network import CellNetwork, NetworkConfig, penultimate_filters
 from backbone.operations import SameConv2d
+from backbone.threads import limited_threads
 from search.config import ProxyConfig
 from search.randomness import stream
-from search.threads import limited_threads
 
 MOMENTUM = 0.9
 """Paper, appendix A.6."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from backbone.drawing import draw_genotype
 from backbone.genotype import Genotype
 from backbone.provenance import Provenance, read_record, recorded_key
 from search.config import SearchConfig
+from search.cost import pareto_front
 from search.evaluation import Evaluator
 from search.executors import running_executor
 from search.reward import Reward
@@ -95,7 +97,8 @@ def search_cells(
     done = _finished(path, provenance)
     if done is not None:
         return done
-    evaluator = Evaluator(reward, score=score)
+    has_cost = config.cost.measure != "none"
+    evaluator = Evaluator(reward, score=score, cost=config.cost if has_cost else None)
     with sole_driver(out_dir), _quiet_optuna():
         study = _open_study(config, out_dir, space, _provenance(config, reward, score, whole=False))
         presence = Presence(
@@ -223,6 +226,8 @@ def _write(
     """Write all artifacts, ``cells.json`` last: with it the stage is finished."""
     folder = result.path.parent
     write_text(folder / "trials.csv", _as_csv(records, fresh))
+    if any(record.cost is not None for record in records):
+        _write_front(records, folder / "front", provenance)
     title = f"trial {result.trial}, reward {result.reward:.4f}"
     draw_genotype(result.genotype, folder / "cells.png", title=title)
     about = {
@@ -236,6 +241,21 @@ def _write(
         "provenance": provenance.to_dict(),
     }
     write_json(result.path, result.genotype.to_dict() | about)
+
+
+def _write_front(records: list[TrialRecord], folder: Path, provenance: Provenance) -> None:
+    """Write a file of cells for every genotype that no other beats in reward and cost."""
+    complete = [r for r in records if r.complete and r.same_as is None]
+    points = [(known_reward(r.reward), r.cost or 0.0) for r in complete]
+    if folder.exists():  # of a shorter search
+        shutil.rmtree(folder)
+    for record in (complete[i] for i in pareto_front(points)):
+        about = {
+            "reward": record.reward, "cost": record.cost, "trial": record.number,
+            "provenance": provenance.to_dict(),
+        }  # fmt: skip
+        path = folder / f"trial_{record.number}.json"
+        write_json(path, record.genotype.to_dict() | about)
 
 
 def _as_csv(records: list[TrialRecord], fresh: dict[int, float]) -> str:

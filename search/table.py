@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from backbone.genotype import Genotype
 from backbone.provenance import plain
-from search.config import ExecutorConfig, SpaceConfig
-from search.evaluation import Evaluator, MeasureCost, Task
+from search.config import CostConfig, ExecutorConfig, SpaceConfig
+from search.evaluation import Evaluator, Task
 from search.executors import running_executor
 from search.reward import ReportStep, Reward
 from search.space import build_space
@@ -129,7 +129,7 @@ def record_table(
     reward: Reward,
     *,
     executor: ExecutorConfig,
-    measure_cost: MeasureCost | None = None,
+    cost: CostConfig | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> int:
@@ -142,7 +142,7 @@ def record_table(
         space: must be small; see ``SearchSpace.enumerate``.
         reward: of each genotype.
         executor: where trainings run.
-        measure_cost: a genotype's cost, for the table's column of that name.
+        cost: which cost of a genotype the table's column of that name has.
         seed: of every training.
         progress: whether a progress bar is shown.
 
@@ -165,7 +165,7 @@ def record_table(
     best, failed = max(known.values(), default=0.0), 0
     with (
         path.open("a", encoding="utf-8") as file,
-        running_executor(executor, Evaluator(reward, measure_cost=measure_cost)) as workers,
+        running_executor(executor, Evaluator(reward, cost=cost)) as workers,
         tqdm(
             total=len(genotypes), initial=len(known), desc="table", unit="cell",
             disable=not progress,

@@ -213,14 +213,19 @@ class TrialDriver:
         known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
         for step, value in record.steps.items():
             if step > 0 and step not in known:  # a trial that runs again reports again
-                trial.report(constrained_reward(value, record.cost, self.config.cost), step)
+                trial.report(self._constrained(value, record.cost), step)
 
     def _values(self, record: TrialRecord) -> list[float]:
         reward = known_reward(record.reward)
         if len(self.study.directions) == 1:
-            return [constrained_reward(reward, record.cost, self.config.cost)]
+            return [self._constrained(reward, record.cost)]
         assert record.cost is not None
         return [reward, record.cost]
+
+    def _constrained(self, reward: float, cost: float | None) -> float:
+        if cost is None or not self.config.cost.target:
+            return reward
+        return constrained_reward(reward, cost, self.config.cost)
 
     def _look(self, bar: tqdm[None]) -> None:
         """Take in what is finished in the study, by this process, earlier ones or others."""
@@ -312,7 +317,7 @@ class TrialDriver:
     def objective(self, record: TrialRecord, reward: float | None = None) -> float:
         """Return what a search for one number maximizes: a reward, less for costing too much."""
         reward = known_reward(record.reward) if reward is None else reward
-        return constrained_reward(reward, record.cost, self.config.cost)
+        return self._constrained(reward, record.cost)
 
     def rewards_again(
         self, records: Sequence[TrialRecord], seeds: Iterable[int], *, unseen: bool = False

@@ -30,11 +30,11 @@ from torch.nn import functional as F
 from backbone.genotype import Genotype
 from backbone.images import ImageSet, load_image_set
 from backbone.provenance import plain
+from backbone.threads import limited_threads
 from search.config import ZERO_COST_SCORES, ProxyConfig, ZeroCostConfig
 from search.proxy import ImageTensors, ProxyNetwork, choose_device, load_tensors, split_indices
 from search.randomness import stream
 from search.reward import ReportStep
-from search.threads import limited_threads
 
 POOL_IMAGES = 2000
 """Training images that ``ZeroCostReward`` decodes: batches for many seeds, and enough to measure

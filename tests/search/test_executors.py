@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from search.config import ExecutorConfig, InlineConfig, LocalConfig
+from search.config import CostConfig, ExecutorConfig, InlineConfig, LocalConfig
+from search.cost import genotype_cost
 from search.evaluation import Evaluator, Task
 from search.executors import LocalExecutor, Place, local_places, running_executor
 from search.processes import share_cores, usable_cores
@@ -46,7 +47,8 @@ def test_worker_processes_give_what_this_process_gives():
 
 
 def test_a_task_is_stopped_below_its_threshold():
-    evaluate = Evaluator(Made(), measure_cost=lambda genotype: 7.0)
+    cost = CostConfig(measure="parameters", num_cells=1, first_filters=8)
+    evaluate = Evaluator(Made(), cost=cost)
     (task,) = tasks(1)
     whole = evaluate(task)
     stopped = evaluate(
@@ -56,7 +58,7 @@ def test_a_task_is_stopped_below_its_threshold():
     assert stopped.pruned
     assert stopped.steps == {1: whole.reward / 2}
     assert stopped.reward == whole.reward / 2
-    assert stopped.cost == 7.0
+    assert stopped.cost == genotype_cost(task.genotype, cost).value > 0
 
 
 def test_the_task_of_a_worker_that_is_killed_is_done_again(tmp_path):

@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from backbone.published import NASNET_A
+from backbone.threads import limited_threads
 from search.config import ProxyConfig
 from search.proxy import (
     ImageTensors,
@@ -17,7 +18,6 @@ from search.proxy import (
 from search.randomness import stream
 from search.reward import ProxyAccuracy, Reward
 from search.space import SearchSpace
-from search.threads import limited_threads
 
 SPACE = SearchSpace(operations=("identity", "conv_3x3", "max_pool_3x3"), num_blocks=1)
 CELLS = SPACE.to_genotype([0, 1, 1, 1, 0] * 2)

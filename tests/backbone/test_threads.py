@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from search.threads import limited_threads
+from backbone.threads import limited_threads
 
 
 def test_the_number_of_threads_comes_back_after_an_error():
