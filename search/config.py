@@ -260,12 +260,7 @@ class FidelityConfig:
 
 @dataclass(kw_only=True, slots=True)
 class ExecutorConfig:
-    """Base of where trials can run; the subclass chooses."""
-
-
-@dataclass(kw_only=True, slots=True)
-class InlineConfig(ExecutorConfig):
-    """One trial at a time, in the search's own process."""
+    """Where trials run. The subclass says; this one runs them in the search's own process."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -331,12 +326,14 @@ class PruningConfig:
 class CostConfig:
     """What the network of a genotype's cells costs, and how much a reward owes to its cost."""
 
-    measure: str = "none"
+    measure: str = "mult_adds"
     """``none``; ``mult_adds`` of one image; ``parameters``; or ``latency_ms``, measured on the
     device."""
     target: float = 0.0
-    """Rewards are constrained to this cost, in the unit of ``measure``; 0: there is no such cost,
-    and what is found is the Pareto front of reward and cost."""
+    """Rewards are constrained to this cost, in the unit of ``measure``; 0: they are not."""
+    front: bool = False
+    """Whether a low cost is a second objective: strategies that can look for the whole Pareto
+    front of reward and cost. (Every search writes the front of what it found.)"""
     exponent_within: float = 0.0
     """With a target, of a cost within it: the reward is multiplied by (target / cost) to this
     power (Tan et al. 2019, equations 2 and 3, their -alpha). 0 does not reward a lower cost."""
@@ -381,8 +378,10 @@ class CostConfig:
             num_threads=self.num_threads,
             warmup_runs=self.warmup_runs,
         )
-        if self.target and self.measure == "none":
-            raise ValueError(f"target {self.target} needs a measure: {COST_MEASURES[1:]}")
+        if (self.target or self.front) and self.measure == "none":
+            raise ValueError(f"a target or a front needs a measure: {COST_MEASURES[1:]}")
+        if self.target and self.front:
+            raise ValueError("a cost is constrained by a target or minimized for a front, not both")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -396,7 +395,7 @@ class SearchConfig:
     seed: int = 0
     """Of the strategy and of every trial's training: all trials start from the same seed, so that
     they differ by their genotypes and not by their luck (common random numbers)."""
-    executor: ExecutorConfig = field(default_factory=InlineConfig)
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
     """Where trials run."""
     deterministic: bool = False
     """Whether several workers make the same trials whatever their speed: trial n is then proposed
@@ -424,16 +423,11 @@ class SearchConfig:
     """Whether a progress bar is shown."""
 
     def __post_init__(self) -> None:
-        if self.is_multi_objective and isinstance(self.strategy, ControllerConfig):
+        if self.cost.front and isinstance(self.strategy, ControllerConfig):
             raise ValueError(
-                "the controller learns from one number; give cost.target, or choose "
-                "strategy=evolution, nsga2, tpe or random for a front of reward and cost"
+                "the controller learns from one number and cannot look for a front; give "
+                "cost.target, or choose strategy=evolution, nsga2, tpe or random"
             )
         _require_at_least(1, num_trials=self.num_trials, reevaluation_seeds=self.reevaluation_seeds)
         _require_at_least(0, num_reevaluated=self.num_reevaluated, history_lag=self.history_lag)
         _require_at_least(0.01, heartbeat_seconds=self.heartbeat_seconds)
-
-    @property
-    def is_multi_objective(self) -> bool:
-        """Whether reward and cost are two objectives, and not one constrained by the other."""
-        return self.cost.measure != "none" and not self.cost.target

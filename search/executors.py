@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
-from search.config import ExecutorConfig, InlineConfig, LocalConfig, RayConfig
+from search.config import ExecutorConfig, LocalConfig, RayConfig
 from search.evaluation import Evaluator, Outcome, Task
 from search.processes import (
     end_with_parent,
@@ -248,13 +248,10 @@ def running_executor(config: ExecutorConfig, evaluator: Evaluator) -> Iterator[E
 
     Raises:
         ImportError: if Ray is asked for and not installed.
-        TypeError: if there is no executor for a config of that type.
         ValueError: if what is asked for is not there.
     """
     executor: Executor
     match config:
-        case InlineConfig():
-            executor = InlineExecutor(evaluator)
         case LocalConfig():
             executor = LocalExecutor(evaluator, local_places(config))
         case RayConfig():
@@ -262,7 +259,7 @@ def running_executor(config: ExecutorConfig, evaluator: Evaluator) -> Iterator[E
 
             executor = RayExecutor(evaluator, config)
         case _:
-            raise TypeError(f"no executor for {type(config).__name__}")
+            executor = InlineExecutor(evaluator)
     try:
         yield executor
     finally:

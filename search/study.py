@@ -2,65 +2,30 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 
-from backbone.artifacts import write_json, write_text
-from backbone.drawing import draw_genotype
 from backbone.genotype import Genotype
 from backbone.provenance import Provenance, read_record, recorded_key
-from search.config import SearchConfig
-from search.cost import pareto_front
+from search.config import PruningConfig, RandomConfig, SearchConfig
 from search.evaluation import Evaluator
 from search.executors import running_executor
+from search.results import SearchResult, write_results
 from search.reward import Reward
 from search.samplers import Horizon, build_sampler
 from search.space import SearchSpace, build_space
 from search.storage import JOURNAL_NAME, Presence, open_storage, sole_driver
 from search.trials import TrialDriver, TrialRecord, known_reward
 
-__all__ = ["SearchResult", "TrialRecord", "search_cells"]
+__all__ = ["SearchResult", "TrialRecord", "search_cells", "search_control"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchResult:
-    """What a search found."""
-
-    path: Path
-    """``cells.json``."""
-    genotype: Genotype
-    reward: float
-    """The winner's in the search."""
-    fresh_reward: float | None
-    """Its mean reward with fresh seeds; None if none of the best was rewarded again."""
-    unseen_reward: float | None
-    """The same on data that the search never saw; None without such data."""
-    trial: int
-    """The winner's number."""
-    num_trials: int
-    num_failed: int
-    seconds: float
-    """Spent on rewards, over all runs of this search."""
-    skipped: bool
-    """Whether the file was already there, made from the same things."""
-
-    def describe(self) -> str:
-        """Return one line on the winner, and on why it need not be the trial rewarded best."""
-        line = f"trial {self.trial} with reward {self.reward:.3f}"
-        if self.fresh_reward is None:
-            return line
-        return f"{line}; best of those tried again with fresh seeds, {self.fresh_reward:.3f}"
 
 
 def search_cells(
@@ -120,8 +85,21 @@ def search_cells(
         seconds=sum(record.seconds for record in driver.records),
         skipped=False,
     )
-    _write(result, driver.records, rewards.fresh, provenance)
+    write_results(result, driver.records, rewards.fresh, provenance)
     return result
+
+
+def search_control(config: SearchConfig, out_dir: Path, *, reward: Reward) -> SearchResult:
+    """Search at random with the budget of ``config``, in ``out_dir``/control; see ``search_cells``.
+
+    The difference to a strategy's best is what the strategy, and not the many trials, found.
+    """
+    cost = replace(config.cost, front=False)
+    control = SearchConfig(
+        **{f.name: getattr(config, f.name) for f in fields(SearchConfig)}
+        | {"strategy": RandomConfig(), "cost": cost, "pruning": PruningConfig()}
+    )
+    return search_cells(control, out_dir / "control", reward=reward)
 
 
 def _open_study(
@@ -140,7 +118,7 @@ def _open_study(
     return optuna.create_study(
         storage=storage,
         study_name=name,
-        directions=["maximize", "minimize"] if config.is_multi_objective else ["maximize"],
+        directions=["maximize", "minimize"] if config.cost.front else ["maximize"],
         sampler=build_sampler(config.strategy, space, seed=config.seed, horizon=horizon),
         pruner=optuna.pruners.NopPruner(),  # ours decides with the thresholds of a task
         load_if_exists=True,
@@ -215,64 +193,6 @@ def _finished(path: Path, provenance: Provenance) -> SearchResult | None:
         skipped=True,
         **{name: record[name] for name in names},
     )
-
-
-def _write(
-    result: SearchResult,
-    records: list[TrialRecord],
-    fresh: dict[int, float],
-    provenance: Provenance,
-) -> None:
-    """Write all artifacts, ``cells.json`` last: with it the stage is finished."""
-    folder = result.path.parent
-    write_text(folder / "trials.csv", _as_csv(records, fresh))
-    if any(record.cost is not None for record in records):
-        _write_front(records, folder / "front", provenance)
-    title = f"trial {result.trial}, reward {result.reward:.4f}"
-    draw_genotype(result.genotype, folder / "cells.png", title=title)
-    about = {
-        "reward": result.reward,
-        "fresh_reward": result.fresh_reward,
-        "unseen_reward": result.unseen_reward,
-        "trial": result.trial,
-        "num_trials": result.num_trials,
-        "num_failed": result.num_failed,
-        "seconds": result.seconds,
-        "provenance": provenance.to_dict(),
-    }
-    write_json(result.path, result.genotype.to_dict() | about)
-
-
-def _write_front(records: list[TrialRecord], folder: Path, provenance: Provenance) -> None:
-    """Write a file of cells for every genotype that no other beats in reward and cost."""
-    complete = [r for r in records if r.complete and r.same_as is None]
-    points = [(known_reward(r.reward), r.cost or 0.0) for r in complete]
-    if folder.exists():  # of a shorter search
-        shutil.rmtree(folder)
-    for record in (complete[i] for i in pareto_front(points)):
-        about = {
-            "reward": record.reward, "cost": record.cost, "trial": record.number,
-            "provenance": provenance.to_dict(),
-        }  # fmt: skip
-        path = folder / f"trial_{record.number}.json"
-        write_json(path, record.genotype.to_dict() | about)
-
-
-def _as_csv(records: list[TrialRecord], fresh: dict[int, float]) -> str:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(
-        ["trial", "reward", "fresh_reward", "seconds", "digest", "same_as", "failure", "pruned",
-         "cost", "steps"]
-    )  # fmt: skip
-    for r in records:
-        steps = " ".join(f"{step}:{value:.6g}" for step, value in r.steps.items())
-        row = (
-            r.number, r.reward, fresh.get(r.number), round(r.seconds, 3), r.genotype.digest,
-            r.same_as, r.failure, r.pruned or None, r.cost, steps,
-        )  # fmt: skip
-        rows.writerow(["" if cell is None else cell for cell in row])
-    return text.getvalue()
 
 
 @contextmanager

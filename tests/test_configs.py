@@ -31,7 +31,7 @@ CHOICES = (
     ]
     + [
         ("search_cells", f"{group}={path.stem}")
-        for group in ("strategy", "reward")
+        for group in ("space", "strategy", "reward", "executor")
         for path in sorted((CONF / group).glob("*.yaml"))
     ]
     + [

@@ -11,16 +11,24 @@ from _run import CsvLoggerConfig, LoggerConfig, WandbLoggerConfig
 from _shapes import ShapesConfig
 from backbone.config import PretrainConfig
 from detection.config import (
+    DetectionRewardConfig,
     Detectron2DetectorConfig,
     TorchvisionDetectorConfig,
     TrainDetectorConfig,
 )
 from search.config import (
     ControllerConfig,
+    EvolutionConfig,
+    ExecutorConfig,
     FidelityConfig,
+    LocalConfig,
+    NsgaConfig,
     ProxyConfig,
     RandomConfig,
+    RayConfig,
     SearchConfig,
+    SpaceConfig,
+    TpeConfig,
     ZeroCostConfig,
 )
 
@@ -41,10 +49,25 @@ class SearchCells(SearchConfig):
 
     out: str
     """The run's folder."""
-    reward: ProxyConfig
-    """The proxy training that rewards a genotype."""
+    reward: Any
+    """What rewards a genotype: settings of a reward that ``build_reward`` knows."""
+    zero_cost: ZeroCostConfig | None = None
+    """A training-free score, with a proxy as the reward: of all trials the best share by it,
+    ``pruning.keep_scored``, is trained."""
+    control: bool = False
+    """Whether a random search of equal budget follows, in ``out``/control, for the report."""
     logger: LoggerConfig
     """Where figures are logged."""
+
+    def __post_init__(self) -> None:
+        SearchConfig.__post_init__(self)
+        if self.zero_cost is not None and not isinstance(self.reward, ProxyConfig):
+            raise ValueError("zero_cost scores the network of a proxy; choose reward=proxy_quick")
+        if (self.zero_cost is None) != (self.pruning.keep_scored == 1):
+            raise ValueError(
+                "zero_cost, a score such as zero_cost={score: naswot}, and pruning.keep_scored, "
+                "the share that it lets through, go together"
+            )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -292,8 +315,17 @@ def register_schemas() -> None:
     for group, name, choice in (
         ("detector", "torchvision_schema", TorchvisionDetectorConfig),
         ("detector", "detectron2_schema", Detectron2DetectorConfig),
+        ("space", "space_schema", SpaceConfig),
         ("strategy", "random_schema", RandomConfig),
         ("strategy", "controller_schema", ControllerConfig),
+        ("strategy", "evolution_schema", EvolutionConfig),
+        ("strategy", "tpe_schema", TpeConfig),
+        ("strategy", "nsga2_schema", NsgaConfig),
+        ("reward", "proxy_schema", ProxyConfig),
+        ("reward", "detection_schema", DetectionRewardConfig),
+        ("executor", "inline_schema", ExecutorConfig),
+        ("executor", "local_schema", LocalConfig),
+        ("executor", "ray_schema", RayConfig),
         ("logger", "none_schema", LoggerConfig),
         ("logger", "csv_schema", CsvLoggerConfig),
         ("logger", "wandb_schema", WandbLoggerConfig),

@@ -32,9 +32,9 @@ def main(config: DictConfig) -> None:
 def compare_backbones(settings: CompareBackbones, out: Path) -> None:
     from backbone.artifacts import write_json
     from backbone.cost import measure_cost
+    from backbone.page import Table, write_page
     from backbone.specs import build_backbone
     from detection.comparison import Contestant, comparison_rows, text_table
-    from detection.report import Table, write_report
     from detection.training import train_detector
 
     # A typing error in the last spec should not show after hours of training the first.
@@ -62,7 +62,7 @@ def compare_backbones(settings: CompareBackbones, out: Path) -> None:
         )
     head, rows = comparison_rows(contestants)
     write_json(out / "comparison.json", [c.to_dict() for c in contestants])
-    write_report(
+    write_page(
         out / "report.html",
         title="Backbones compared",
         lead="The same detector training on each backbone.",

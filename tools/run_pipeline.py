@@ -183,8 +183,8 @@ def _report(
     settings: RunPipeline, out: Path, contestants: Sequence[Contestant], loggers: Sequence[Logger]
 ) -> None:
     from backbone.artifacts import write_json
+    from backbone.page import Picture, Table, write_page
     from detection.comparison import comparison_rows, text_table
-    from detection.report import Picture, Table, write_report
 
     head, rows = comparison_rows(contestants)
     side = settings.training.data.shortest_side_px
@@ -199,7 +199,7 @@ def _report(
     for folder, contestant in zip(("searched", "rival"), contestants, strict=False):
         parts.append(Picture(f"Detections: {contestant.name}", out / folder / "detections.png"))
     write_json(out / "comparison.json", [c.to_dict() for c in contestants])
-    write_report(
+    write_page(
         out / "report.html",
         title="From search to mAP",
         lead="Cells were searched, stacked to a backbone, pretrained as a classifier and put under "

@@ -42,7 +42,7 @@ class Picture:
     note: str = ""
 
 
-def write_report(path: Path, *, title: str, lead: str, parts: Sequence[Table | Picture]) -> None:
+def write_page(path: Path, *, title: str, lead: str, parts: Sequence[Table | Picture]) -> None:
     """Write the page, whole or not at all; pictures are copied into it.
 
     Raises:
