@@ -14,7 +14,8 @@ from search.config import ProxyConfig
 from search.proxy import ImageTensors, choose_device, load_tensors, split_indices, train_proxy
 
 ReportStep = Callable[[int, float], None]
-"""Called with a step, from 1, and the reward so far; raises ``Pruned`` to stop the trial there."""
+"""Called with a step, from 1, and the reward so far, also at the end; raises ``Pruned`` to stop the
+trial there."""
 
 
 class Pruned(Exception):  # noqa: N818  # an outcome, not an error

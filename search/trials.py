@@ -170,15 +170,18 @@ class TrialDriver:
         """
         end = self._sampler.horizon.end(number)
         values: dict[int, list[float]] = {}
+        last = 0  # step of a whole training, at which there is nothing left to save
         for record in self._by_number.values():
             if end is None or record.number < end:
                 for step, value in record.steps.items():
                     values.setdefault(step, []).append(value)
+                    last = max(last, step)
         pruning = self.config.pruning
+        kept = {step: pruning.keep if step else pruning.keep_scored for step in values}
         return {
-            step: least_of_best(past, pruning.keep_scored if step == 0 else pruning.keep)
+            step: least_of_best(past, kept[step])
             for step, past in values.items()
-            if len(past) >= pruning.num_startup_trials
+            if len(past) >= pruning.num_startup_trials and kept[step] < 1 and step < max(last, 1)
         }
 
     def _collect(self, bar: tqdm[None]) -> None:
