@@ -30,6 +30,7 @@ setup(
         "wandb": ["wandb>=0.19"],
         "detectron2": ["detectron2"],
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"],
+        "ray": ["ray>=2.40"],
         "dev": [
             "wandb>=0.19",
             "hypothesis>=6.100",
@@ -43,6 +44,7 @@ setup(
             "pytest-cov>=5",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
+            "ray>=2.40",
             "ruff>=0.11",
             "six>=1.16",  # pretrainedmodels forgets to ask for it
         ],

@@ -16,7 +16,7 @@ try:
     from ray.exceptions import RayActorError
 except ImportError as missing:
     raise ImportError(
-        "executor=ray needs Ray; install it by: python -m pip install 'ray>=2.40'"
+        "executor=ray needs Ray; install it by: python -m pip install -e '.[ray]'"
     ) from missing
 
 logger = logging.getLogger(__name__)
