@@ -431,3 +431,29 @@ class SearchConfig:
         _require_at_least(1, num_trials=self.num_trials, reevaluation_seeds=self.reevaluation_seeds)
         _require_at_least(0, num_reevaluated=self.num_reevaluated, history_lag=self.history_lag)
         _require_at_least(0.01, heartbeat_seconds=self.heartbeat_seconds)
+
+
+@dataclass(kw_only=True, slots=True)
+class SimulationConfig:
+    """Workers that only pretend to train."""
+
+    num_workers: int = 500
+    """Paper, section 4: 500 GPUs."""
+    mean_seconds: float = 8640.0
+    """Of a training that is no straggler: 500 GPUs for 4 days make 20,000 (paper, section 4)."""
+    spread: float = 0.3
+    """Standard deviation of the logarithm of that time, which is normal."""
+    straggler_share: float = 0.05
+    """Share of trainings that take ``straggler_factor`` times as long."""
+    straggler_factor: float = 3.0
+    failed_share: float = 0.02
+    """Share that fails at its end."""
+    lost_share: float = 0.01
+    """Share whose worker is lost on the way; they are done again."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(1, num_workers=self.num_workers, straggler_factor=self.straggler_factor)
+        _require_at_least(0, mean_seconds=self.mean_seconds, spread=self.spread)
+        for name in ("straggler_share", "failed_share", "lost_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}")

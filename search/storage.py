@@ -93,7 +93,8 @@ class Presence:
     ) -> None:
         self._study, self._shared, self._every = study, shared, heartbeat_seconds
         self._key = f"driver:{socket.gethostname()}:{out_dir.resolve()}"
-        self._alone = True
+        self.is_alone = True
+        """Whether no other driver has ever used the study."""
         self._beats: dict[str, tuple[Any, float]] = {}  # driver -> its beat, seen first when
         self._next_check = 0.0
         self._stop = threading.Event()
@@ -101,7 +102,7 @@ class Presence:
     def __enter__(self) -> Presence:
         if self._shared:
             self._study.set_user_attr(self._key, time.time())
-            self._alone = self._drivers().keys() == {self._key}
+            self.is_alone = self._drivers().keys() == {self._key}
             threading.Thread(target=self._keep_beating, daemon=True).start()
         return self
 
@@ -115,7 +116,7 @@ class Presence:
 
     def owns(self, trial: FrozenTrial) -> bool:
         """Tell whether a trial was proposed by this search, in this run or an earlier one."""
-        return self._alone or trial.user_attrs.get("driver") == self._key
+        return self.is_alone or trial.user_attrs.get("driver") == self._key
 
     def take_over(self, running: Iterable[FrozenTrial]) -> None:
         """Mark the trials of drivers that fell silent as failed, and queue them again."""
@@ -124,7 +125,7 @@ class Presence:
             return
         self._next_check = now + self._every
         drivers = self._drivers()
-        self._alone = self._alone and drivers.keys() == {self._key}
+        self.is_alone = self.is_alone and drivers.keys() == {self._key}
         for trial in running:
             driver = trial.user_attrs.get("driver", f"unsigned trial {trial.number}")
             beat, since = self._beats.get(driver, (None, now))

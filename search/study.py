@@ -19,7 +19,7 @@ from search.executors import running_executor
 from search.results import SearchResult, write_results
 from search.reward import Reward
 from search.samplers import Horizon, build_sampler
-from search.space import SearchSpace, build_space
+from search.space import build_space
 from search.storage import JOURNAL_NAME, Presence, open_storage, sole_driver
 from search.trials import TrialDriver, TrialRecord, known_reward
 
@@ -56,7 +56,7 @@ def search_cells(
         ValueError: if the space is impossible or the storage cannot be opened.
         RuntimeError: if another process searches in ``out_dir``, or every trial failed.
     """
-    space = build_space(config.space)
+    build_space(config.space)  # an impossible one is refused before anything is opened
     provenance = _provenance(config, reward, score, whole=True)
     path = out_dir / "cells.json"
     done = _finished(path, provenance)
@@ -65,12 +65,12 @@ def search_cells(
     has_cost = config.cost.measure != "none"
     evaluator = Evaluator(reward, score=score, cost=config.cost if has_cost else None)
     with sole_driver(out_dir), _quiet_optuna():
-        study = _open_study(config, out_dir, space, _provenance(config, reward, score, whole=False))
+        study = open_study(config, out_dir, reward=reward, score=score)
         presence = Presence(
             study, out_dir, shared=bool(config.storage), heartbeat_seconds=config.heartbeat_seconds
         )
         with running_executor(config.executor, evaluator) as executor, presence:
-            driver = TrialDriver(study, space, config, executor, presence, on_trial)
+            driver = TrialDriver(study, config, executor, presence, on_trial)
             driver.run()
             winner, rewards = _choose_winner(driver, config, reward)
     result = SearchResult(
@@ -102,9 +102,16 @@ def search_control(config: SearchConfig, out_dir: Path, *, reward: Reward) -> Se
     return search_cells(control, out_dir / "control", reward=reward)
 
 
-def _open_study(
-    config: SearchConfig, out_dir: Path, space: SearchSpace, provenance: Provenance
+def open_study(
+    config: SearchConfig, out_dir: Path, *, reward: Reward, score: Reward | None = None
 ) -> optuna.Study:
+    """Open the study of a search, with its sampler: a new one, or one to go on with.
+
+    Raises:
+        ValueError: if the space is impossible or the storage cannot be opened.
+    """
+    space = build_space(config.space)
+    provenance = _provenance(config, reward, score, whole=False)
     storage = open_storage(config.storage, out_dir)
     name = f"cells-{provenance.key[:16]}"
     others = [n for n in optuna.get_all_study_names(storage) if n != name]

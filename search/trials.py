@@ -18,7 +18,6 @@ from search.cost import constrained_reward
 from search.evaluation import Outcome, Task
 from search.executors import Executor
 from search.samplers import DecisionSampler, was_lost
-from search.space import SearchSpace
 from search.storage import JOURNAL_NAME, Presence
 
 logger = logging.getLogger(__name__)
@@ -61,20 +60,20 @@ class TrialDriver:
     def __init__(
         self,
         study: Study,
-        space: SearchSpace,
         config: SearchConfig,
         executor: Executor,
         presence: Presence,
         on_trial: Callable[[TrialRecord], None] | None = None,
     ) -> None:
         assert isinstance(study.sampler, DecisionSampler)
-        self.study, self.space, self.config = study, space, config
+        self.study, self.space, self.config = study, study.sampler.space, config
         self.executor, self.on_trial = executor, on_trial
         self._sampler = study.sampler
         self._presence = presence
         self._by_number: dict[int, TrialRecord] = {}
         self._first: dict[str, TrialRecord] = {}  # by digest: the first trial that was trained
         self._running: dict[int, tuple[Trial, Genotype]] = {}  # on the executor, by number
+        self._running_digests: set[str] = set()
         self._following: dict[str, list[tuple[Trial, Genotype]]] = {}  # wait for an equal one
         self._open: list[int] = []  # numbers that were not finished when last looked at
         self._num_seen = 0
@@ -150,11 +149,12 @@ class TrialDriver:
             thresholds=self._thresholds(trial.number),
         )
         self._running[trial.number] = (trial, genotype)
+        self._running_digests.add(digest)
         self.executor.submit(task)
 
     def _is_under_way(self, digest: str, number: int) -> bool:
-        if any(genotype.digest == digest for _, genotype in self._running.values()):
-            return True
+        if digest in self._running_digests or self._presence.is_alone:
+            return digest in self._running_digests
         trials = self.study.get_trials(deepcopy=False)
         return any(
             trials[n].user_attrs.get("digest") == digest and not self._presence.owns(trials[n])
@@ -187,6 +187,7 @@ class TrialDriver:
     def _collect(self, bar: tqdm[None]) -> None:
         for outcome in self.executor.wait():
             trial, genotype = self._running.pop(outcome.number)
+            self._running_digests.remove(genotype.digest)
             self._tell(trial, _record(genotype, outcome))
 
     def _tell(self, trial: Trial, record: TrialRecord) -> None:
