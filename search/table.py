@@ -142,7 +142,7 @@ def record_table(
         space: must be small; see ``SearchSpace.enumerate``.
         reward: of each genotype.
         executor: where trainings run.
-        cost: which cost of a genotype the table's column of that name has.
+        cost: what the column of that name holds, as the header says too; None or ``none``: nothing.
         seed: of every training.
         progress: whether a progress bar is shown.
 
@@ -154,11 +154,14 @@ def record_table(
     """
     built = build_space(space)
     genotypes = list(built.enumerate())
+    if cost is not None and cost.measure == "none":
+        cost = None
     header = {
         "format": FORMAT,
         "space": asdict(space),
         "made": plain(reward.arguments) | {"seed": seed},
         "data": dict(reward.data),
+        "cost": plain(cost),
     }
     known = _started(path, header)
     missing = [g for g in genotypes if g.digest not in known]

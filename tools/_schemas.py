@@ -18,6 +18,7 @@ from detection.config import (
 )
 from search.config import (
     ControllerConfig,
+    CostConfig,
     EvolutionConfig,
     ExecutorConfig,
     FidelityConfig,
@@ -27,7 +28,9 @@ from search.config import (
     RandomConfig,
     RayConfig,
     SearchConfig,
+    SimulationConfig,
     SpaceConfig,
+    StrategyConfig,
     TpeConfig,
     ZeroCostConfig,
 )
@@ -91,6 +94,113 @@ class MeasureFidelity(FidelityConfig):
         FidelityConfig.__post_init__(self)
         for score in self.zero_cost:
             ZeroCostConfig(score=score, batch_size=self.zero_cost_batch_size)
+
+
+@dataclass(kw_only=True, slots=True)
+class TabulateRewards:
+    """What ``tabulate_rewards`` takes."""
+
+    out: str
+    """The folder for ``rewards.jsonl``; a table of the same things that is there is completed."""
+    space: SpaceConfig
+    """Whose genotypes; a space of at most a million sequences of decisions."""
+    reward: Any
+    """What rewards a genotype: settings of a reward that ``build_reward`` knows."""
+    executor: ExecutorConfig
+    """Where trainings run."""
+    cost: CostConfig = field(default_factory=CostConfig)
+    """What the table says of each genotype's cost."""
+    seed: int = 0
+    """Of every training."""
+    progress: bool = True
+    """Whether a progress bar is shown."""
+
+    def __post_init__(self) -> None:
+        if self.cost.target or self.cost.front:
+            raise ValueError("a table holds rewards and costs as they are; cost.target and "
+                             "cost.front belong to a search")
+
+
+@dataclass(kw_only=True, slots=True)
+class ReplayStrategies:
+    """What ``replay_strategies`` takes."""
+
+    out: str
+    """The folder for ``replays.json`` and ``replays.png``."""
+    table: str
+    """A file that ``tabulate_rewards`` wrote."""
+    strategies: list[Any]
+    """Choices of ``strategy``, by name, or with settings changed: {controller: {batch_size: 10}}."""
+    num_seeds: int
+    """How often each strategy searches the table."""
+    num_trials: int
+    """Proposals of each search. Those of a genotype that it knows are counted, and cost no
+    training."""
+    share: float
+    """The goal is a genotype of the table's best share, above 0 and at most 1."""
+    seed: int = 0
+    """Of the first search; the others have the next ones."""
+    progress: bool = True
+    """Whether a progress bar is shown."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_seeds", "num_trials"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share must be above 0 and at most 1, not {self.share}")
+        if not self.strategies:
+            raise ValueError("strategies needs at least one name, such as random")
+
+
+@dataclass(kw_only=True, slots=True)
+class SimulateSearch:
+    """What ``simulate_search`` takes."""
+
+    out: str
+    """The folder for ``simulation.json`` and the search's journal."""
+    space: SpaceConfig
+    """Where it searches."""
+    strategy: StrategyConfig
+    """What proposes genotypes."""
+    num_trials: int
+    """Genotypes proposed in all."""
+    seed: int = 0
+    """Of the strategy and of what befalls the workers."""
+    deterministic: bool = False
+    """As in ``search_cells``."""
+    history_lag: int = 8
+    """As in ``search_cells``."""
+    workers: SimulationConfig = field(default_factory=SimulationConfig)
+    """What they do with their time."""
+    progress: bool = True
+    """Whether a progress bar is shown."""
+
+    def search(self) -> SearchConfig:
+        """Return the search that is simulated."""
+        names = (
+            "space", "strategy", "num_trials", "seed", "deterministic", "history_lag", "progress",
+        )  # fmt: skip
+        # What a genotype costs is for workers to measure, and these do nothing.
+        cost = CostConfig(measure="none")
+        return SearchConfig(cost=cost, **{name: getattr(self, name) for name in names})
+
+
+@dataclass(kw_only=True, slots=True)
+class CompareSearches:
+    """What ``compare_searches`` takes."""
+
+    out: str
+    """The folder for the page and its pictures."""
+    searches: dict[str, list[str]]
+    """Name -> folders of finished searches that differ by their seeds only."""
+
+    def __post_init__(self) -> None:
+        empty = [name for name, folders in self.searches.items() if not folders]
+        if empty or not self.searches:
+            raise ValueError(
+                "searches needs folders for every name, such as {random: [runs/a, runs/b]}"
+            )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -299,6 +409,10 @@ def register_schemas() -> None:
         "make_shapes_schema": MakeShapes,
         "search_cells_schema": SearchCells,
         "measure_fidelity_schema": MeasureFidelity,
+        "tabulate_rewards_schema": TabulateRewards,
+        "replay_strategies_schema": ReplayStrategies,
+        "simulate_search_schema": SimulateSearch,
+        "compare_searches_schema": CompareSearches,
         "pretrain_backbone_schema": PretrainBackbone,
         "convert_cells_schema": ConvertCells,
         "export_backbone_schema": ExportBackbone,
