@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 import resource
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -139,6 +140,8 @@ class SimulationResult:
     """Of the workers' time that went into trainings, up to the last outcome."""
     busy_percent_before_tail: float
     """The same up to the last proposal, after which there is no more work to hand out."""
+    tail_hours: float
+    """Virtual time from there to the last outcome."""
     driver_seconds_per_trial: float
     """Real time that the driver took."""
     peak_gib: float
@@ -176,6 +179,12 @@ def simulate_search(
         busy_percent=100 * executor.busy_seconds / (executor.num_slots * end),
         busy_percent_before_tail=100
         * (1 - executor.idle_seconds / (executor.num_slots * executor.last_submission)),
+        tail_hours=(end - executor.last_submission) / 3600,
         driver_seconds_per_trial=(time.perf_counter() - start) / config.num_trials,
-        peak_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        peak_gib=_peak_bytes() / 2**30,
     )
+
+
+def _peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # elsewhere in KiB
