@@ -205,9 +205,7 @@ def _height(curve: tuple[list[float], list[float]], x: float) -> float:
     return up[bisect_right(across, x) - 1]
 
 
-def _draw_costs(
-    loaded: Mapping[str, Sequence[FinishedSearch]], path: Path, measure: str
-) -> None:
+def _draw_costs(loaded: Mapping[str, Sequence[FinishedSearch]], path: Path, measure: str) -> None:
     figure = Figure(figsize=(7, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()

@@ -117,8 +117,10 @@ class TabulateRewards:
 
     def __post_init__(self) -> None:
         if self.cost.target or self.cost.front:
-            raise ValueError("a table holds rewards and costs as they are; cost.target and "
-                             "cost.front belong to a search")
+            raise ValueError(
+                "a table holds rewards and costs as they are; cost.target and "
+                "cost.front belong to a search"
+            )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -130,7 +132,7 @@ class ReplayStrategies:
     table: str
     """A file that ``tabulate_rewards`` wrote."""
     strategies: list[Any]
-    """Choices of ``strategy``, by name, or with settings changed: {controller: {batch_size: 10}}."""
+    """Choices of ``strategy``: names, or {controller: {batch_size: 10}} with settings changed."""
     num_seeds: int
     """How often each strategy searches the table."""
     num_trials: int

@@ -1,4 +1,4 @@
-r"""Let strategies search a recorded table, over many seeds: how many trainings would each have needed.
+r"""Let strategies search a recorded table, over many seeds: how many trainings does each need.
 
 Writes replays.json and replays.png. Costs no training.
 
@@ -62,10 +62,10 @@ def main(config: DictConfig) -> None:
         ]
         write_json(run.out / "replays.json", about | {"strategies": results})
         run.record()
-        goal = sum(reward >= target for reward in rewards)
+        num_goals = sum(reward >= target for reward in rewards)
         print(
-            f"\nTrainings until one of the {goal} best of {len(rewards)} genotypes is found (reward "
-            f"{target:.4f}), {settings.num_seeds} seeds of {settings.num_trials} proposals:\n"
+            f"\nTrainings until one of the {num_goals} best of {len(rewards)} genotypes is found "
+            f"(reward {target:.4f}), {settings.num_seeds} seeds of {settings.num_trials} proposals:\n"
         )
         head = ["strategy", "quartiles", "mean", "95 % interval", "reached", "trained"]
         print(f"{text_table(head, [as_row(one) for one in found])}\n")
@@ -81,14 +81,17 @@ def named_strategy(entry: Any) -> tuple[str, StrategyConfig]:
     Raises:
         ValueError: if there is no such choice or setting, or it cannot have that value.
     """
-    name, changes = entry, {}
+    name: Any = entry
+    changes: Any = {}
     if isinstance(entry, dict) and len(entry) == 1:
         ((name, changes),) = entry.items()
     choices = sorted(path.stem for path in (CONFIG_DIR / "strategy").glob("*.yaml"))
     if name not in choices:
         raise ValueError(f"there is no strategy {name!r}; choose from {choices}")
     if not isinstance(changes, dict):
-        raise ValueError(f"strategies: {name} wants settings such as {{batch_size: 10}}, not {changes!r}")
+        raise ValueError(
+            f"strategies: {name} wants settings such as {{batch_size: 10}}, not {changes!r}"
+        )
     try:
         config = OmegaConf.merge(compose(f"strategy/{name}").strategy, changes)
         strategy: StrategyConfig = OmegaConf.to_object(config)  # type: ignore[assignment]

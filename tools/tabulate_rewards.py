@@ -38,7 +38,11 @@ def main(config: DictConfig) -> None:
         print(f"{len(rows)} genotypes, {num_failed} left out because their training failed")
         if rows:
             best = max(rows, key=lambda row: row.reward)
-            cost = "" if best.cost is None else f", {settings.cost.measure} {round(best.cost, 3):,.12g}"
+            cost = (
+                ""
+                if best.cost is None
+                else f", {settings.cost.measure} {round(best.cost, 3):,.12g}"
+            )
             print(f"best: {best.genotype.digest} with reward {best.reward:.4f}{cost}")
         print(f"table: {path}")
 
