@@ -61,14 +61,13 @@ class SimulatedExecutor:
         self.num_slots = config.num_workers
         self.busy_seconds = 0.0
         """Of virtual time and all workers, spent on trainings, also on those that were lost."""
-        self.idle_seconds = 0.0
-        """Spent on waiting for the next training."""
         self.last_submission = 0.0
         """Virtual time of the last new training."""
         self.num_lost = 0
         self._config, self._seed = config, seed
         self._reward = PretendedReward()
         self._running: list[tuple[float, int, _Span]] = []
+        self._idle_seconds = 0.0  # waiting that ended with a training
         self._free_since = deque([0.0] * config.num_workers)
         self._count = 0
         self._offset, self._reference = 0.0, time.perf_counter()
@@ -77,9 +76,15 @@ class SimulatedExecutor:
         """Return the virtual time in seconds."""
         return self._offset + time.perf_counter() - self._reference
 
+    @property
+    def idle_seconds(self) -> float:
+        """Of all workers, spent on waiting for work up to the last new training."""
+        still_free = (max(self.last_submission - since, 0.0) for since in self._free_since)
+        return self._idle_seconds + sum(still_free)
+
     def submit(self, task: Task) -> None:
         now = self.now()
-        self.idle_seconds += now - self._free_since.popleft()
+        self._idle_seconds += now - self._free_since.popleft()
         self.last_submission = now
         self._run(task, now, attempt=0)
 

@@ -65,7 +65,8 @@ def main(config: DictConfig) -> None:
         num_goals = sum(reward >= target for reward in rewards)
         print(
             f"\nTrainings until one of the {num_goals} best of {len(rewards)} genotypes is found "
-            f"(reward {target:.4f}), {settings.num_seeds} seeds of {settings.num_trials} proposals:\n"
+            f"(reward {target:.4f}), {settings.num_seeds} seeds of {settings.num_trials} proposals"
+            "\n"
         )
         head = ["strategy", "quartiles", "mean", "95 % interval", "reached", "trained"]
         print(f"{text_table(head, [as_row(one) for one in found])}\n")
