@@ -194,14 +194,17 @@ class CompareSearches:
 
     out: str
     """The folder for the page and its pictures."""
-    searches: dict[str, list[str]]
+    searches: Any
     """Name -> folders of finished searches that differ by their seeds only."""
 
     def __post_init__(self) -> None:
-        empty = [name for name, folders in self.searches.items() if not folders]
-        if empty or not self.searches:
+        # Hydra lets no command line put keys into a typed dict.
+        given = self.searches
+        groups = list(given.values()) if isinstance(given, dict) else []
+        if not groups or not all(isinstance(folders, list) and folders for folders in groups):
             raise ValueError(
-                "searches needs folders for every name, such as {random: [runs/a, runs/b]}"
+                f"searches wants folders for every name, as in {{random: [runs/a, runs/b]}}, not "
+                f"{given}"
             )
 
 

@@ -38,11 +38,7 @@ def main(config: DictConfig) -> None:
         print(f"{len(rows)} genotypes, {num_failed} left out because their training failed")
         if rows:
             best = max(rows, key=lambda row: row.reward)
-            cost = (
-                ""
-                if best.cost is None
-                else f", {settings.cost.measure} {round(best.cost, 3):,.12g}"
-            )
+            cost = f", {settings.cost.measure} {best.cost:,.10g}" if best.cost is not None else ""
             print(f"best: {best.genotype.digest} with reward {best.reward:.4f}{cost}")
         print(f"table: {path}")
 

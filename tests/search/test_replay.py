@@ -87,9 +87,7 @@ def learnable(tmp_path_factory):
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda s: type(s).__name__)
 def test_a_replay_is_decided_by_its_seed(learnable, strategy):
-    one, same, other = (
-        replay(learnable, strategy, seed=seed, num_trials=30) for seed in (3, 3, 4)
-    )
+    one, same, other = (replay(learnable, strategy, seed=seed, num_trials=30) for seed in (3, 3, 4))
     assert one == same
     assert one != other
 
