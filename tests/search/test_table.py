@@ -1,4 +1,3 @@
-import json
 import pickle
 import re
 from dataclasses import dataclass, field

@@ -167,7 +167,7 @@ def test_replays_that_cannot_be_are_refused(changes, sentence):
 
 @pytest.mark.parametrize("searches", [{}, {"random": []}, {"random": "runs/a"}, ["runs/a"], None])
 def test_a_comparison_of_nothing_is_refused(searches):
-    with pytest.raises(ValueError, match="searches wants folders for every name, as in {random: "):
+    with pytest.raises(ValueError, match=r"searches wants folders for every name, as in \{"):
         CompareSearches(out="x", searches=searches)
 
 
