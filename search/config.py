@@ -9,7 +9,7 @@ from backbone.genotype import COMBINATIONS, NASNET_OPERATIONS
 
 CELLS = ("normal", "reduction")
 CONCATENATIONS = ("unused", "all")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16")
 COST_MEASURES = ("none", "mult_adds", "parameters", "latency_ms")
 
 
@@ -149,6 +149,9 @@ class ProxyConfig(RewardConfig):
     network for larger images does, at a quarter to a third of the cost."""
     epochs: int
     """Passes over the training images (paper, appendix A.6: 20)."""
+    rungs: list[int] = field(default_factory=list)
+    """Epochs before the last one after which the accuracy is reported, so that ``pruning`` can stop
+    the training there: increasing, at least 1."""
     batch_size: int
     """Images per step."""
     learning_rate: float
@@ -176,8 +179,11 @@ class ProxyConfig(RewardConfig):
     num_threads: int = 0
     """Threads of a training on the CPU; 1 is right for small networks and where cores are shared,
     0 leaves torch's own number."""
-    precision: str = "float32"
-    """``float32``, or ``bfloat16`` for mixed precision."""
+    precision: str = "auto"
+    """``float32``; ``bfloat16`` for mixed precision; ``auto`` for ``bfloat16`` on GPUs that are
+    built for it, and ``float32`` elsewhere."""
+    cuda_graphs: bool = True
+    """Whether a GPU replays a captured training step, where it can be captured."""
     download: bool = False
     """Whether CIFAR-10 may be fetched into ``data_root``."""
 
@@ -199,6 +205,10 @@ class ProxyConfig(RewardConfig):
         if self.first_filters < MIN_WIDTH:
             raise ValueError(
                 f"first_filters must be at least {MIN_WIDTH}, not {self.first_filters}"
+            )
+        if self.rungs != sorted({rung for rung in self.rungs if 1 <= rung < self.epochs}):
+            raise ValueError(
+                f"rungs must be increasing epochs from 1 to {self.epochs - 1}, not {self.rungs}"
             )
         if self.stem_stride not in (1, 2):
             raise ValueError(f"stem_stride must be 1 or 2, not {self.stem_stride}")

@@ -11,7 +11,8 @@ from backbone.genotype import Genotype
 from backbone.images import ImageSet, load_image_set
 from backbone.provenance import plain
 from search.config import ProxyConfig
-from search.proxy import ImageTensors, choose_device, load_tensors, split_indices, train_proxy
+from search.image_tensors import ImageTensors, choose_device, load_tensors, split_indices
+from search.proxy import train_proxy, uses_bfloat16
 
 ReportStep = Callable[[int, float], None]
 """Called with a step, from 1, and the reward so far, also at the end; raises ``Pruned`` to stop the
@@ -113,8 +114,11 @@ class ProxyAccuracy:
     def arguments(self) -> Mapping[str, Any]:
         """The config without where the data lie, which their fingerprints tell better."""
         arguments = plain(self.config)
-        for name in ("data_root", "download", "device", "num_threads"):
+        for name in ("data_root", "download", "device", "num_threads", "cuda_graphs"):
             del arguments[name]
+        # What ``auto`` comes to decides rewards, so a search is not continued on another device.
+        is_mixed = uses_bfloat16(self.config.precision, choose_device(self.config.device))
+        arguments["precision"] = "bfloat16" if is_mixed else "float32"
         return {"reward": "proxy_accuracy", "proxy": arguments}
 
     @property
@@ -124,6 +128,4 @@ class ProxyAccuracy:
 
     def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
         train, val = self._tensors
-        accuracy = train_proxy(genotype, train, val, config=self.config, seed=seed)
-        report(self.config.epochs, accuracy)
-        return accuracy
+        return train_proxy(genotype, train, val, config=self.config, seed=seed, report=report)
