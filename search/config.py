@@ -216,6 +216,28 @@ class ProxyConfig(RewardConfig):
             raise ValueError(f"unknown precision {self.precision!r}; choose from {PRECISIONS}")
 
 
+@dataclass(kw_only=True, slots=True)
+class SharedConfig(ProxyConfig):
+    """Weight sharing: one training for a whole space; see ``search.shared``.
+
+    The other settings are those of this one training and of the network of each path.
+    """
+
+    weights: str
+    """The trained network's ``.safetensors``. If it is not there, it is trained first."""
+    space: SpaceConfig
+    """All genotypes that it holds."""
+    seed: int = 0
+    """Of its training; a trial's seed changes nothing."""
+
+    def __post_init__(self) -> None:
+        ProxyConfig.__post_init__(self)
+        if not self.weights.endswith(".safetensors"):
+            raise ValueError(f"weights must name a .safetensors file, not {self.weights!r}")
+        if self.rungs:
+            raise ValueError("with shared weights trials are not trained, so there are no rungs")
+
+
 ZERO_COST_SCORES = ("synflow", "naswot", "grad_norm", "snip", "num_parameters")
 
 
@@ -264,6 +286,36 @@ class FidelityConfig:
         _require_at_least(100, num_resamples=self.num_resamples)
         if not -1 <= self.wanted_tau <= 1:
             raise ValueError(f"wanted_tau must be from -1 to 1, not {self.wanted_tau}")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence must be between 0 and 1, not {self.confidence}")
+
+
+@dataclass(kw_only=True, slots=True)
+class SharingConfig:
+    """How well shared weights order genotypes as stand-alone training does."""
+
+    table: str
+    """Rewards after stand-alone training; see ``search.table``."""
+    num_genotypes: int = 0
+    """Score so many of the table's, drawn at random; 0 for all."""
+    best_share: float = 0.25
+    """The order is also looked at among the best of them by the table, which a search has to tell
+    apart in the end: this share, above 0, at most 1."""
+    seed: int = 0
+    """Of the draw."""
+    confidence: float = 0.95
+    """Of the two-sided intervals, above 0 and below 1."""
+    num_resamples: int = 5000
+    """Bootstrap samples behind an interval."""
+    progress: bool = True
+    """Whether progress bars are shown."""
+
+    def __post_init__(self) -> None:
+        if self.num_genotypes:
+            _require_at_least(MIN_GENOTYPES, num_genotypes=self.num_genotypes)
+        _require_at_least(100, num_resamples=self.num_resamples)
+        if not 0 < self.best_share <= 1:
+            raise ValueError(f"best_share must be above 0 and at most 1, not {self.best_share}")
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence must be between 0 and 1, not {self.confidence}")
 

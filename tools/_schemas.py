@@ -27,6 +27,8 @@ from search.config import (
     RandomConfig,
     RayConfig,
     SearchConfig,
+    SharedConfig,
+    SharingConfig,
     SpaceConfig,
     TpeConfig,
     ZeroCostConfig,
@@ -91,6 +93,18 @@ class MeasureFidelity(FidelityConfig):
         FidelityConfig.__post_init__(self)
         for score in self.zero_cost:
             ZeroCostConfig(score=score, batch_size=self.zero_cost_batch_size)
+
+
+@dataclass(kw_only=True, slots=True)
+class MeasureSharing(SharingConfig):
+    """What ``measure_sharing`` takes."""
+
+    out: str
+    """The run's folder."""
+    reward: SharedConfig
+    """The shared network; its space is the table's."""
+    logger: LoggerConfig
+    """Where figures are logged."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -299,6 +313,7 @@ def register_schemas() -> None:
         "make_shapes_schema": MakeShapes,
         "search_cells_schema": SearchCells,
         "measure_fidelity_schema": MeasureFidelity,
+        "measure_sharing_schema": MeasureSharing,
         "pretrain_backbone_schema": PretrainBackbone,
         "convert_cells_schema": ConvertCells,
         "export_backbone_schema": ExportBackbone,
@@ -322,6 +337,7 @@ def register_schemas() -> None:
         ("strategy", "tpe_schema", TpeConfig),
         ("strategy", "nsga2_schema", NsgaConfig),
         ("reward", "proxy_schema", ProxyConfig),
+        ("reward", "shared_schema", SharedConfig),
         ("reward", "detection_schema", DetectionRewardConfig),
         ("executor", "inline_schema", ExecutorConfig),
         ("executor", "local_schema", LocalConfig),
