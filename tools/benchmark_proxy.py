@@ -25,6 +25,7 @@ from _schemas import BenchmarkProxy
 
 if TYPE_CHECKING:
     from backbone.genotype import Genotype
+    from search.executors import Executor
 
 Measure = Callable[[], tuple[float, float]]
 """Does all trainings once; returns seconds and mean accuracy."""
@@ -128,22 +129,19 @@ class Contenders:
 
         return run
 
-    def _do(self, executor: Any, genotypes: list[Genotype]) -> list[float]:
+    def _do(self, executor: Executor, genotypes: list[Genotype]) -> list[float]:
         from search.evaluation import Task
+        from search.executors import run_tasks
 
-        accuracies: list[float] = []
-        waiting, under_way = list(enumerate(genotypes)), 0
-        while waiting or under_way:
-            while waiting and under_way < executor.num_slots:
-                number, genotype = waiting.pop(0)
-                executor.submit(Task(number=number, genotype=genotype, seed=self._settings.seed))
-                under_way += 1
-            for outcome in executor.wait():
-                under_way -= 1
-                if outcome.reward is None:
-                    raise ValueError(f"a training failed: {outcome.failure}")
-                accuracies.append(outcome.reward)
-        return accuracies
+        tasks = [
+            Task(number=number, genotype=genotype, seed=self._settings.seed)
+            for number, genotype in enumerate(genotypes)
+        ]
+        outcomes = list(run_tasks(executor, tasks))
+        for outcome in outcomes:
+            if outcome.reward is None:
+                raise ValueError(f"a training failed: {outcome.failure}")
+        return [outcome.reward for outcome in outcomes if outcome.reward is not None]
 
 
 def measure(contenders: dict[str, Measure], rounds: int) -> dict[str, list[tuple[float, float]]]:
