@@ -171,6 +171,8 @@ def test_what_cannot_be_trained_on_is_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         ProxyAccuracy(replace(CONFIG, data_root=str(tmp_path / "none")))
     write_folder(tmp_path, "train", 4)
+    with pytest.raises(FileNotFoundError, match=r"no split val .* it holds \['train'\]"):
+        ProxyAccuracy(replace(CONFIG, data_root=str(tmp_path)))
     with pytest.raises(ValueError, match="held_out_images is 8"):
         ProxyAccuracy(replace(CONFIG, data_root=str(tmp_path), held_out_images=8))
     Image.new("RGB", (7, 9)).save(tmp_path / "train/class0/odd.png")
