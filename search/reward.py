@@ -97,7 +97,8 @@ class ProxyAccuracy:
         return train, train if held_out else load_image_set(root, "val", download=download)
 
     @cached_property
-    def _tensors(self) -> tuple[ImageTensors, ImageTensors]:
+    def tensors(self) -> tuple[ImageTensors, ImageTensors]:
+        """The images that trainings see, and those that they are scored on."""
         config = self.config
         train, val = self._sets
         val_indices, train_indices = split_indices(len(train), config.held_out_images)
@@ -127,5 +128,5 @@ class ProxyAccuracy:
         return {"train": train.fingerprint, "val": val.fingerprint}
 
     def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
-        train, val = self._tensors
+        train, val = self.tensors
         return train_proxy(genotype, train, val, config=self.config, seed=seed, report=report)

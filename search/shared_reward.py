@@ -106,7 +106,7 @@ class SharedAccuracy:
         return float(about["seconds"])
 
     def _train(self, path: Path, *, progress: bool) -> None:
-        config, (train, _) = self.config, self._proxy._tensors
+        config, (train, _) = self.config, self._proxy.tensors
         if not progress:
             logger.warning("training the shared network of %s first", path)
         start = time.perf_counter()
@@ -127,7 +127,7 @@ class SharedAccuracy:
 
     def _untrained(self) -> SharedNetwork:
         space = build_space(self.config.space)
-        train, _ = self._proxy._tensors
+        train, _ = self._proxy.tensors
         return SharedNetwork(space, self.config, train, seed=self.config.seed)
 
     @cached_property
@@ -139,7 +139,7 @@ class SharedAccuracy:
         return network
 
     def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
-        train, val = self._proxy._tensors
+        train, val = self._proxy.tensors
         accuracy = shared_accuracy(
             self._network, genotype, train, val, num_threads=self.config.num_threads
         )

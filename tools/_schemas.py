@@ -108,6 +108,39 @@ class MeasureSharing(SharingConfig):
 
 
 @dataclass(kw_only=True, slots=True)
+class BenchmarkProxy:
+    """What ``benchmark_proxy`` takes."""
+
+    out: str
+    """The run's folder."""
+    reward: ProxyConfig
+    """The training that is timed."""
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    """Where the genotypes are drawn from."""
+    num_genotypes: int = 4
+    """Random genotypes; all contenders train the same ones."""
+    rounds: int = 3
+    """How often each contender does; the median counts."""
+    loader_workers: list[int] = field(default_factory=lambda: [0, 2])
+    """Plain loops with so many worker processes in their loaders; the faster one is the bar."""
+    workers: list[int] = field(default_factory=lambda: [1, 2])
+    """Proxies at the same time, each in a process of its own."""
+    seed: int = 0
+    """Of the genotypes and of every training."""
+
+    def __post_init__(self) -> None:
+        if self.num_genotypes < 1 or self.rounds < 1:
+            raise ValueError(
+                "num_genotypes and rounds must be at least 1, not "
+                f"{self.num_genotypes} and {self.rounds}"
+            )
+        if not self.loader_workers or min(self.loader_workers) < 0:
+            raise ValueError(f"loader_workers must be some of 0 or more, not {self.loader_workers}")
+        if not self.workers or min(self.workers) < 1:
+            raise ValueError(f"workers must be some of 1 or more, not {self.workers}")
+
+
+@dataclass(kw_only=True, slots=True)
 class PretrainBackbone(PretrainConfig):
     """What ``pretrain_backbone`` takes."""
 
@@ -314,6 +347,7 @@ def register_schemas() -> None:
         "search_cells_schema": SearchCells,
         "measure_fidelity_schema": MeasureFidelity,
         "measure_sharing_schema": MeasureSharing,
+        "benchmark_proxy_schema": BenchmarkProxy,
         "pretrain_backbone_schema": PretrainBackbone,
         "convert_cells_schema": ConvertCells,
         "export_backbone_schema": ExportBackbone,

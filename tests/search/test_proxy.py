@@ -53,7 +53,7 @@ def test_grayscale_rewards_take_the_colours_out(tmp_path):
         folder.mkdir(parents=True)
         Image.new("RGB", (8, 8), (255, 0, 0)).save(folder / "0.png")
     reward = ProxyAccuracy(replace(CONFIG, data_root=str(tmp_path), grayscale=True))
-    images, _ = reward._tensors
+    images, _ = reward.tensors
     assert set(images.images.unique().tolist()) == {76}  # 0.299 * 255
     assert reward.arguments["proxy"]["grayscale"]
 
@@ -155,7 +155,7 @@ def test_proxy_accuracy_reads_an_image_folder_and_reports(tmp_path):
 def test_held_out_images_come_from_the_training_split_and_are_not_trained_on(tmp_path):
     write_folder(tmp_path, "train", 30)
     config = replace(CONFIG, data_root=str(tmp_path), held_out_images=20)
-    train, val = ProxyAccuracy(config)._tensors
+    train, val = ProxyAccuracy(config).tensors
     assert (len(train), len(val)) == (40, 20)
     both = {image.numpy().tobytes() for image in torch.cat([train.images, val.images])}
     assert len(both) == 60
@@ -171,6 +171,8 @@ def test_what_cannot_be_trained_on_is_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         ProxyAccuracy(replace(CONFIG, data_root=str(tmp_path / "none")))
     write_folder(tmp_path, "train", 4)
+    with pytest.raises(FileNotFoundError, match=r"no split val .* it holds \['train'\]"):
+        ProxyAccuracy(replace(CONFIG, data_root=str(tmp_path)))
     with pytest.raises(ValueError, match="held_out_images is 8"):
         ProxyAccuracy(replace(CONFIG, data_root=str(tmp_path), held_out_images=8))
     Image.new("RGB", (7, 9)).save(tmp_path / "train/class0/odd.png")
