@@ -169,19 +169,22 @@ def shared_names(network: ProxyNetwork) -> dict[str, tuple[str, ...]]:
 def covering_genotypes(space: SearchSpace) -> Iterator[Genotype]:
     """Yield genotypes, not all of the space, whose networks together have all of its weights.
 
-    Each concatenates all blocks, so that what reads a cell starts as wide as it can get.
+    The first concatenate all blocks, so that what reads a cell starts as wide as it can get. In a
+    network whose older input is by chance as wide as the cell that reads it, nothing adapts it; in
+    one of the last, each of which concatenates one block, it has another width.
     """
     combine = "concat" if "concat" in space.combinations else space.combinations[0]
-    for operation in space.operations:
-        for source in range(NUM_INPUTS + space.num_blocks - 1):
-            # A block that comes before the source exists reads the newest state there is.
-            edges = [
-                Edge(operation, min(source, NUM_INPUTS + block - 1))
-                for block in range(space.num_blocks)
-            ]
-            blocks = tuple(Block(edge, edge, combine) for edge in edges)
-            cell = CellSpec(blocks, tuple(range(NUM_INPUTS, NUM_INPUTS + space.num_blocks)))
-            yield Genotype(cell, cell if "reduction" in space.cells else None)
+    states = tuple(range(NUM_INPUTS, NUM_INPUTS + space.num_blocks))
+    concats = [states] + [(state,) for state in states if space.concat == "unused"]
+    for concat in concats:
+        whole = concat == states
+        for operation in space.operations if whole else space.operations[:1]:
+            for source in range(NUM_INPUTS + space.num_blocks - 1 if whole else 1):
+                # A block that comes before the source exists reads the newest state there is.
+                edges = [Edge(operation, min(source, state - 1)) for state in states]
+                blocks = tuple(Block(edge, edge, combine) for edge in edges)
+                cell = CellSpec(blocks, concat)
+                yield Genotype(cell, cell if "reduction" in space.cells else None)
 
 
 def _parts(names: tuple[str, ...], parameter: Tensor) -> Iterator[tuple[str, Tensor]]:
