@@ -1,0 +1,63 @@
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from search.config import SpaceConfig
+from search.randomness import stream
+from search.space import build_space
+from search.table import FORMAT
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    root = tmp_path_factory.mktemp("place")
+    pixels = torch.randint(256, (40, 8, 8, 3), generator=stream("pixels")).to(torch.uint8)
+    for index, image in enumerate(pixels):
+        folder = root / "train" / f"class{index % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.numpy()).save(folder / f"{index}.png")
+    config = SpaceConfig(operations=["identity", "conv_1x1"], num_blocks=1, combinations=["add"])
+    space = build_space(config)
+    lines = [{"format": FORMAT, "space": asdict(config), "made": {}, "data": {}}]
+    for number, genotype in enumerate(list(space.enumerate())[:12]):
+        decisions = space.to_decisions(genotype)
+        lines.append({"decisions": decisions, "reward": number / 20, "seconds": 1, "cost": None})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (root / "table.jsonl").write_text(text, encoding="utf-8")
+    return root
+
+
+def run(place, out, *overrides):
+    command = [
+        sys.executable, ROOT / "tools" / "measure_sharing.py", f"out={out}",
+        f"reward.data_root={place}", "reward.held_out_images=20", "reward.epochs=1",
+        "num_resamples=100", f"table={place / 'table.jsonl'}", *overrides,
+    ]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_tool_prints_how_well_the_order_is_kept(place, tmp_path):
+    done = run(place, tmp_path, "best_share=0.5")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[3].split("  ")[0] == "shared weights"
+    found = json.loads((tmp_path / "sharing.json").read_text())
+    assert f"{found['compared'][0]['overall']['tau']:.2f}" in lines[3]
+    assert (tmp_path / "shared.safetensors").is_file()
+    assert (tmp_path / "config.yaml").is_file()
+    assert "tau/shared weights" in next(tmp_path.rglob("metrics.csv")).read_text()
+
+
+def test_a_table_that_is_not_there_is_one_sentence(place, tmp_path):
+    done = run(place, tmp_path, "table=none.jsonl")
+    assert done.returncode == 1
+    assert done.stderr == "error: No such file or directory: none.jsonl\n"
+    assert not list(tmp_path.iterdir())
