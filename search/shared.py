@@ -20,14 +20,13 @@ Genotypes are made canonical first, so that two that mean one function share eve
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from backbone.genotype import NUM_INPUTS, Block, CellSpec, Edge, Genotype
 from backbone.threads import limited_threads
@@ -198,7 +197,7 @@ def train_shared(
     *,
     config: ProxyConfig,
     seed: int,
-    progress: bool = False,
+    report: Callable[[int, float], None] = lambda _epoch, _loss: None,
 ) -> None:
     """Train a shared network, each batch on the path of a genotype drawn uniformly from the space.
 
@@ -210,7 +209,7 @@ def train_shared(
         train: images to train on.
         config: of the training.
         seed: of the training.
-        progress: whether a progress bar is shown.
+        report: called with each epoch, from 1, and its mean loss.
 
     Raises:
         FloatingPointError: if the loss stops being finite.
@@ -226,10 +225,7 @@ def train_shared(
     num_steps = config.epochs * math.ceil(len(train) / config.batch_size)
     genotypes, images_random = stream("shared paths", seed), stream("shared", seed)
     done = 0
-    with (
-        limited_threads(config.num_threads),
-        tqdm(total=num_steps, desc="shared network", unit="step", disable=not progress) as bar,
-    ):
+    with limited_threads(config.num_threads):
         for epoch in range(1, config.epochs + 1):
             total = torch.zeros((), device=train.images.device)
             for images, labels in _augmented_batches(train, config, images_random):
@@ -245,11 +241,10 @@ def train_shared(
                 optimizer.step()
                 total += loss.detach()
                 done += 1
-                bar.update()
             mean = float(total) * config.epochs / num_steps
             if not math.isfinite(mean):
                 raise FloatingPointError(f"the loss became {mean} in epoch {epoch}")
-            bar.set_postfix_str(f"loss {mean:.3f}", refresh=False)
+            report(epoch, mean)
 
 
 def shared_accuracy(

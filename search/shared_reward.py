@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from backbone.genotype import Genotype
 from backbone.provenance import Provenance
@@ -107,12 +109,12 @@ class SharedAccuracy:
 
     def _train(self, path: Path, *, progress: bool) -> None:
         config, (train, _) = self.config, self._proxy.tensors
-        if not progress:
-            logger.warning("training the shared network of %s first", path)
+        logger.warning("training the shared network of %s first", path)
         start = time.perf_counter()
         network = self._untrained()
         try:
-            train_shared(network, train, config=config, seed=config.seed, progress=progress)
+            with _epoch_bar(config.epochs, shown=progress) as report:
+                train_shared(network, train, config=config, seed=config.seed, report=report)
         except FloatingPointError as error:  # which would be taken for one genotype's failure
             raise ValueError(
                 f"the shared network cannot be trained with learning_rate {config.learning_rate}: "
@@ -145,6 +147,22 @@ class SharedAccuracy:
         )
         report(1, accuracy)
         return accuracy
+
+
+@contextmanager
+def _epoch_bar(num_epochs: int, *, shown: bool) -> Iterator[Callable[[int, float], None]]:
+    """Show a training's progress; what is yielded takes each epoch and its mean loss."""
+    if not shown:
+        # Not a bar that hides: it would make a semaphore, which a stopped worker leaves behind.
+        yield lambda _epoch, _loss: None
+        return
+    with tqdm(total=num_epochs, desc="shared network", unit="epoch") as bar:
+
+        def report(_epoch: int, loss: float) -> None:
+            bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+            bar.update()
+
+        yield report
 
 
 @contextmanager
