@@ -109,7 +109,8 @@ class SharedAccuracy:
 
     def _train(self, path: Path, *, progress: bool) -> None:
         config, (train, _) = self.config, self._proxy.tensors
-        logger.warning("training the shared network of %s first", path)
+        if not progress:  # nor a bar tells what a first trial waits for
+            logger.warning("training the shared network of %s first", path)
         start = time.perf_counter()
         network = self._untrained()
         try:

@@ -53,7 +53,7 @@ NETWORKS = {
         space, replace(CONFIG, num_cells=num_cells, stem_stride=num_cells), TRAIN, seed=0
     )
     for name, space in SPACES.items()
-    for num_cells in (1, 2)
+    for num_cells in ((1,) if name == "all 13 operations" else (1, 2))
 }
 
 
@@ -61,7 +61,7 @@ def draw(network, number):
     return network.space.to_genotype(network.space.sample(stream("draw", number)))
 
 
-paths = settings(deadline=None, max_examples=15)
+paths = settings(deadline=None, max_examples=12)
 given_path = given(st.sampled_from(sorted(NETWORKS)), st.integers(0, 10**6))
 given_two_paths = given(
     st.sampled_from(sorted(NETWORKS)), st.integers(0, 10**6), st.integers(0, 10**6)

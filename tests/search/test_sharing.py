@@ -84,5 +84,7 @@ def test_too_few_of_the_best_are_left_out_and_of_all_are_refused(place, tmp_path
         measure(place, tmp_path, num_genotypes=25)
     with pytest.raises(ValueError, match="num_genotypes must be at least 5, not 4"):
         measure(place, tmp_path, num_genotypes=4)
+    with pytest.raises(FileNotFoundError, match=r"none\.jsonl"):
+        measure(place, tmp_path, table="none.jsonl")
     with pytest.raises(ValueError, match="best_share must be above 0"):
         measure(place, tmp_path, best_share=0)

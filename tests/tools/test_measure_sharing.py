@@ -54,10 +54,3 @@ def test_the_tool_prints_how_well_the_order_is_kept(place, tmp_path):
     assert (tmp_path / "shared.safetensors").is_file()
     assert (tmp_path / "config.yaml").is_file()
     assert "tau/shared weights" in next(tmp_path.rglob("metrics.csv")).read_text()
-
-
-def test_a_table_that_is_not_there_is_one_sentence(place, tmp_path):
-    done = run(place, tmp_path, "table=none.jsonl")
-    assert done.returncode == 1
-    assert done.stderr == "error: No such file or directory: none.jsonl\n"
-    assert not list(tmp_path.iterdir())
