@@ -91,6 +91,8 @@ class MeasureFidelity(FidelityConfig):
 
     def __post_init__(self) -> None:
         FidelityConfig.__post_init__(self)
+        if isinstance(self.reward, SharedConfig):
+            raise ValueError("shared weights are compared with a table: see measure_sharing")
         for score in self.zero_cost:
             ZeroCostConfig(score=score, batch_size=self.zero_cost_batch_size)
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from search.config import SpaceConfig
+from _run import LoggerConfig
+from _schemas import MeasureFidelity
+from search.config import SharedConfig, SpaceConfig
 from search.randomness import stream
 from search.space import build_space
 from search.table import FORMAT
@@ -54,3 +56,15 @@ def test_the_tool_prints_how_well_the_order_is_kept(place, tmp_path):
     assert (tmp_path / "shared.safetensors").is_file()
     assert (tmp_path / "config.yaml").is_file()
     assert "tau/shared weights" in next(tmp_path.rglob("metrics.csv")).read_text()
+
+
+def test_shared_weights_are_refused_as_the_dear_reward_of_measure_fidelity():
+    shared = SharedConfig(
+        data_root="", weights="x.safetensors", space=SpaceConfig(), num_cells=1, first_filters=4,
+        epochs=1, batch_size=8, learning_rate=0.1, weight_decay=0,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="compared with a table: see measure_sharing"):
+        MeasureFidelity(
+            out="", reward=shared, cheap=[], zero_cost=[], logger=LoggerConfig(),
+            num_genotypes=5, wanted_tau=0,
+        )  # fmt: skip
