@@ -496,6 +496,27 @@ class SearchConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class CellComparisonConfig:
+    """Cells trained alike, each at the width that makes all cost the same."""
+
+    mult_adds: float
+    """Of one image through each network: millions."""
+    num_seeds: int = 3
+    """Trainings of each network."""
+    seed: int = 1000
+    """Of the first training; the others have those after it. Other seeds than a search's."""
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+    """Where trainings run."""
+    progress: bool = True
+    """Whether a progress bar is shown."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(1, num_seeds=self.num_seeds)
+        if not self.mult_adds > 0:
+            raise ValueError(f"mult_adds must be above 0 (millions), not {self.mult_adds}")
+
+
+@dataclass(kw_only=True, slots=True)
 class SimulationConfig:
     """Workers that only pretend to train."""
 

@@ -17,6 +17,7 @@ from detection.config import (
     TrainDetectorConfig,
 )
 from search.config import (
+    CellComparisonConfig,
     ControllerConfig,
     EvolutionConfig,
     ExecutorConfig,
@@ -107,6 +108,25 @@ class MeasureSharing(SharingConfig):
     """The shared network; its space is the table's."""
     logger: LoggerConfig
     """Where figures are logged."""
+
+
+@dataclass(kw_only=True, slots=True)
+class CompareCells(CellComparisonConfig):
+    """What ``compare_cells`` takes."""
+
+    out: str
+    """The run's folder."""
+    cells: list[str]
+    """Published cells by name, or files with cells."""
+    reward: ProxyConfig
+    """The training; ``first_filters`` follows from ``mult_adds``."""
+    logger: LoggerConfig
+    """Where figures are logged."""
+
+    def __post_init__(self) -> None:
+        CellComparisonConfig.__post_init__(self)
+        if len(set(self.cells)) != len(self.cells) or not self.cells:
+            raise ValueError(f"cells must be some different ones, not {self.cells}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -350,6 +370,7 @@ def register_schemas() -> None:
         "measure_fidelity_schema": MeasureFidelity,
         "measure_sharing_schema": MeasureSharing,
         "benchmark_proxy_schema": BenchmarkProxy,
+        "compare_cells_schema": CompareCells,
         "pretrain_backbone_schema": PretrainBackbone,
         "convert_cells_schema": ConvertCells,
         "export_backbone_schema": ExportBackbone,
