@@ -117,8 +117,8 @@ def train_proxy(
         for epoch in _fit(network, train, config, stream("proxy", seed)):
             if epoch in config.rungs or epoch == config.epochs:
                 # Both leave the weights alone, so a look on the way changes nothing.
-                _measure_statistics(network, train)
-                accuracy = _accuracy(network, val)
+                measure_statistics(network, train)
+                accuracy = measure_accuracy(network, val)
                 report(epoch, accuracy)
     return accuracy
 
@@ -142,7 +142,7 @@ def _fit(
     for epoch in range(1, config.epochs + 1):
         network.train()
         total = torch.zeros((), device=train.images.device)
-        for images, labels in _augmented_batches(train, config, random):
+        for images, labels in augmented_batches(train, config, random):
             rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * done / num_steps))
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -156,10 +156,13 @@ def _fit(
         yield epoch
 
 
-def _augmented_batches(
+def augmented_batches(
     train: ImageTensors, config: ProxyConfig, random: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one epoch's batches, in a new order, each image shifted and mirrored by chance."""
+    """Yield one epoch's images, (B, 3, H, W) uint8, and labels, (B,).
+
+    They come in a new order, each image shifted and mirrored by chance.
+    """
     size, device, padding = len(train), train.images.device, config.crop_padding_px
     # Drawn on the CPU, so that every device sees the same, and moved once per epoch.
     order = torch.randperm(size, generator=random).to(device)
@@ -174,8 +177,11 @@ def _augmented_batches(
 
 
 @torch.no_grad()
-def _measure_statistics(network: nn.Module, train: ImageTensors) -> None:
-    """Replace batch normalization's moving averages by averages over the final weights."""
+def measure_statistics(network: nn.Module, train: ImageTensors) -> None:
+    """Replace batch normalization's moving averages by averages over ``CALIBRATION_IMAGES``.
+
+    The network is left in training mode.
+    """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
@@ -187,7 +193,8 @@ def _measure_statistics(network: nn.Module, train: ImageTensors) -> None:
 
 
 @torch.no_grad()
-def _accuracy(network: nn.Module, val: ImageTensors) -> float:
+def measure_accuracy(network: nn.Module, val: ImageTensors) -> float:
+    """Return the share of images that a network of uint8 images names rightly, 0 to 1."""
     network.eval()
     correct = torch.zeros((), dtype=torch.int64, device=val.labels.device)
     for images, labels in _batches(val, limit=len(val)):

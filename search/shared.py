@@ -36,9 +36,9 @@ from search.image_tensors import ImageTensors
 from search.proxy import (
     MOMENTUM,
     ProxyNetwork,
-    _accuracy,
-    _augmented_batches,
-    _measure_statistics,
+    augmented_batches,
+    measure_accuracy,
+    measure_statistics,
 )
 from search.randomness import stream
 from search.space import SearchSpace
@@ -228,7 +228,7 @@ def train_shared(
     with limited_threads(config.num_threads):
         for epoch in range(1, config.epochs + 1):
             total = torch.zeros((), device=train.images.device)
-            for images, labels in _augmented_batches(train, config, images_random):
+            for images, labels in augmented_batches(train, config, images_random):
                 rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * done / num_steps))
                 for group in optimizer.param_groups:
                     group["lr"] = rate
@@ -265,5 +265,5 @@ def shared_accuracy(
     """
     with limited_threads(num_threads):
         path = network.extract(genotype)
-        _measure_statistics(path, train)
-        return _accuracy(path, val)
+        measure_statistics(path, train)
+        return measure_accuracy(path, val)
