@@ -529,6 +529,7 @@ class SimulationConfig:
     straggler_share: float = 0.05
     """Share of trainings that take ``straggler_factor`` times as long."""
     straggler_factor: float = 3.0
+    """At least 1."""
     failed_share: float = 0.02
     """Share that fails at its end."""
     lost_share: float = 0.01

@@ -88,30 +88,42 @@ class Efficiency:
     quartiles: tuple[float, float, float]
     """Trainings needed; infinity beyond the trials given."""
     mean: float
-    """Trainings needed, those that did not arrive counted with what they had spent: a lower
-    bound."""
+    """Trainings needed. A seed that did not arrive counts as all of the table, which surely does:
+    what it had spent would make a strategy look fast that keeps proposing the same genotypes."""
     mean_interval: tuple[float, float]
     """Percentile bootstrap over seeds, 95 %."""
+    trained: float
+    """Different genotypes that a seed trained in all, on average."""
 
 
-def summarize(name: str, replays: Sequence[Replay], target: float) -> Efficiency:
-    """Summarize one strategy's seeds."""
+def summarize(
+    name: str, replays: Sequence[Replay], *, target: float, table_size: int
+) -> Efficiency:
+    """Summarize one strategy's seeds.
+
+    Args:
+        name: of the strategy.
+        replays: one per seed.
+        target: the reward that is to be reached.
+        table_size: genotypes of the table.
+    """
     needed = [r.trainings_to(target) for r in replays]
-    spent = [min(n, float(len(r.rewards))) for n, r in zip(needed, replays, strict=True)]
+    paid = torch.tensor(needed, dtype=torch.float64).clamp(max=table_size)
     draws = torch.randint(
-        len(spent), (NUM_RESAMPLES, len(spent)), generator=stream("bootstrap", name)
+        len(paid), (NUM_RESAMPLES, len(paid)), generator=stream("bootstrap", name)
     )
-    means = torch.tensor(spent, dtype=torch.float64)[draws].mean(dim=1).sort().values
+    means = paid[draws].mean(dim=1).sort().values
     ordered = sorted(needed)
     at = [ordered[min(int(q * len(ordered)), len(ordered) - 1)] for q in (0.25, 0.5, 0.75)]
     return Efficiency(
         name=name,
         reached=sum(math.isfinite(n) for n in needed) / len(needed),
         quartiles=(at[0], at[1], at[2]),
-        mean=statistics.fmean(spent),
+        mean=float(paid.mean()),
         mean_interval=(
             float(means[int(0.025 * NUM_RESAMPLES)]), float(means[int(0.975 * NUM_RESAMPLES)]),
         ),
+        trained=statistics.fmean(len(r.rewards) for r in replays),
     )  # fmt: skip
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from backbone.artifacts import replacing
 from backbone.page import Picture, Table, write_page
+from backbone.provenance import read_record, recorded_key
 from search.cost import pareto_front
 from search.results import TrialRow, read_trials
 
@@ -42,11 +43,20 @@ class FinishedSearch:
 
         Raises:
             FileNotFoundError: if the search is not finished, or there is none.
-            ValueError: if a file is damaged.
+            ValueError: if a file is damaged, or of something else.
         """
-        trials = read_trials(folder)
-        record = json.loads((folder / "cells.json").read_text(encoding="utf-8"))
-        return cls(folder, trials, record)
+        path = folder / "cells.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} holds no finished search: it has no {path.name}")
+        record = read_record(path)
+        if recorded_key(record) is None or record["provenance"].get("stage") != "search":
+            raise ValueError(f"{path} was not written by a search, or is damaged")
+        return cls(folder, read_trials(folder), record)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """All that its trials depend on, beside its data."""
+        return self.record["provenance"]["arguments"]
 
     def best_so_far(self, *, by_time: bool) -> tuple[list[float], list[float]]:
         """Return where the curve stands and how high: steps of trials, or of device hours."""
@@ -70,20 +80,24 @@ def write_report(searches: Mapping[str, Sequence[Path]], path: Path) -> Path:
 
     Raises:
         FileNotFoundError: if one of the searches is not finished.
-        ValueError: if a file of theirs is damaged.
+        ValueError: if a file of theirs is damaged, their rewards are not of one kind, or those of
+            one label differ by more or less than their seeds.
     """
     loaded = {
         label: [FinishedSearch.load(folder) for folder in folders]
         for label, folders in searches.items()
     }
+    _check_comparable(loaded)
     curves, costs = (path.with_name(f"{path.stem}_{name}.png") for name in ("curves", "costs"))
     _draw_curves(loaded, curves)
     parts: list[Table | Picture] = [
         _table(loaded),
         Picture("Best so far", curves, "Bands: the range over seeds."),
     ]
-    if any(t.cost is not None for found in loaded.values() for s in found for t in s.trials):
-        _draw_costs(loaded, costs)
+    measures = {s.settings["cost"]["measure"] for found in loaded.values() for s in found}
+    has_costs = any(t.cost is not None for f in loaded.values() for s in f for t in s.trials)
+    if has_costs and len(measures) == 1:
+        _draw_costs(loaded, costs, *measures)
         note = "Crosses were stopped early; the line is the Pareto front of all."
         parts.append(Picture("Reward and cost", costs, note))
     for label, found in loaded.items():
@@ -91,6 +105,36 @@ def write_report(searches: Mapping[str, Sequence[Path]], path: Path) -> Path:
         parts.append(Picture(f"Best cells: {label}", best.folder / "cells.png"))
     write_page(path, title="Search for cells", lead=LEAD, parts=parts)
     return path
+
+
+def _check_comparable(loaded: Mapping[str, Sequence[FinishedSearch]]) -> None:
+    """Refuse curves that would not belong on one plot, or bands that would not be of seeds."""
+    for label, found in loaded.items():
+        seeds: dict[int, Path] = {}
+        for search in found:
+            names = (search.settings.keys() | found[0].settings.keys()) - {"seed"}
+            different = sorted(
+                n for n in names if search.settings.get(n) != found[0].settings.get(n)
+            )
+            if different:
+                raise ValueError(
+                    f"{found[0].folder} and {search.folder}, both {label!r}, differ in "
+                    f"{', '.join(different)}; searches of one name differ by their seeds only"
+                )
+            seed = search.settings["seed"]
+            if seed in seeds:
+                raise ValueError(
+                    f"{seeds[seed]} and {search.folder}, both {label!r}, have the same seed {seed}"
+                )
+            seeds[seed] = search.folder
+    first, *others = (search for found in loaded.values() for search in found)
+    for search in others:
+        same_data = search.record["provenance"]["data"] == first.record["provenance"]["data"]
+        if search.settings["reward"] != first.settings["reward"] or not same_data:
+            raise ValueError(
+                f"the rewards of {first.folder} and {search.folder} are not comparable: they were "
+                "made by other settings or of other data"
+            )
 
 
 def _table(loaded: Mapping[str, Sequence[FinishedSearch]]) -> Table:
@@ -158,10 +202,10 @@ def _draw_band(
 
 def _height(curve: tuple[list[float], list[float]], x: float) -> float:
     across, up = curve
-    return next(up[i] for i in range(len(across) - 1, -1, -1) if across[i] <= x)
+    return up[bisect_right(across, x) - 1]
 
 
-def _draw_costs(loaded: Mapping[str, Sequence[FinishedSearch]], path: Path) -> None:
+def _draw_costs(loaded: Mapping[str, Sequence[FinishedSearch]], path: Path, measure: str) -> None:
     figure = Figure(figsize=(7, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
@@ -182,20 +226,13 @@ def _draw_costs(loaded: Mapping[str, Sequence[FinishedSearch]], path: Path) -> N
             points += [] if pruned else drawn
     front = [points[i] for i in pareto_front(points)]
     axis.step([c for _, c in front], [r for r, _ in front], where="post", color="#888", zorder=0)
-    measure = _first_measure(loaded)
-    axis.set(xlabel=measure, ylabel="reward")
+    names = {"mult_adds": "multiply-adds", "latency_ms": "latency in ms"}
+    axis.set(xlabel=names.get(measure, measure), ylabel="reward")
     axis.set_xscale("log")
     axis.grid(alpha=0.25, which="both")
     axis.legend(loc="lower right")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
-
-
-def _first_measure(loaded: Mapping[str, Sequence[FinishedSearch]]) -> str:
-    record = next(iter(loaded.values()))[0].record
-    measure = record["provenance"]["arguments"]["cost"]["measure"]
-    names = {"mult_adds": "multiply-adds", "latency_ms": "latency in ms"}
-    return names.get(measure, measure)
 
 
 def _colors(loaded: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 import resource
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -60,14 +61,13 @@ class SimulatedExecutor:
         self.num_slots = config.num_workers
         self.busy_seconds = 0.0
         """Of virtual time and all workers, spent on trainings, also on those that were lost."""
-        self.idle_seconds = 0.0
-        """Spent on waiting for the next training."""
         self.last_submission = 0.0
         """Virtual time of the last new training."""
         self.num_lost = 0
         self._config, self._seed = config, seed
         self._reward = PretendedReward()
         self._running: list[tuple[float, int, _Span]] = []
+        self._idle_seconds = 0.0  # waiting that ended with a training
         self._free_since = deque([0.0] * config.num_workers)
         self._count = 0
         self._offset, self._reference = 0.0, time.perf_counter()
@@ -76,9 +76,15 @@ class SimulatedExecutor:
         """Return the virtual time in seconds."""
         return self._offset + time.perf_counter() - self._reference
 
+    @property
+    def idle_seconds(self) -> float:
+        """Of all workers, spent on waiting for work up to the last new training."""
+        still_free = (max(self.last_submission - since, 0.0) for since in self._free_since)
+        return self._idle_seconds + sum(still_free)
+
     def submit(self, task: Task) -> None:
         now = self.now()
-        self.idle_seconds += now - self._free_since.popleft()
+        self._idle_seconds += now - self._free_since.popleft()
         self.last_submission = now
         self._run(task, now, attempt=0)
 
@@ -139,6 +145,8 @@ class SimulationResult:
     """Of the workers' time that went into trainings, up to the last outcome."""
     busy_percent_before_tail: float
     """The same up to the last proposal, after which there is no more work to hand out."""
+    tail_hours: float
+    """Virtual time from there to the last outcome."""
     driver_seconds_per_trial: float
     """Real time that the driver took."""
     peak_gib: float
@@ -176,6 +184,12 @@ def simulate_search(
         busy_percent=100 * executor.busy_seconds / (executor.num_slots * end),
         busy_percent_before_tail=100
         * (1 - executor.idle_seconds / (executor.num_slots * executor.last_submission)),
+        tail_hours=(end - executor.last_submission) / 3600,
         driver_seconds_per_trial=(time.perf_counter() - start) / config.num_trials,
-        peak_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        peak_gib=_peak_bytes() / 2**30,
     )
+
+
+def _peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # elsewhere in KiB

@@ -15,6 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from backbone.artifacts import write_text
 from backbone.genotype import Genotype
 from backbone.provenance import plain
 from search.config import CostConfig, ExecutorConfig, SpaceConfig
@@ -142,7 +143,7 @@ def record_table(
         space: must be small; see ``SearchSpace.enumerate``.
         reward: of each genotype.
         executor: where trainings run.
-        cost: which cost of a genotype the table's column of that name has.
+        cost: what the column of that name holds, as the header says too; None or ``none``: nothing.
         seed: of every training.
         progress: whether a progress bar is shown.
 
@@ -154,11 +155,14 @@ def record_table(
     """
     built = build_space(space)
     genotypes = list(built.enumerate())
+    if cost is not None and cost.measure == "none":
+        cost = None
     header = {
         "format": FORMAT,
         "space": asdict(space),
         "made": plain(reward.arguments) | {"seed": seed},
         "data": dict(reward.data),
+        "cost": plain(cost),
     }
     known = _started(path, header)
     missing = [g for g in genotypes if g.digest not in known]
@@ -199,16 +203,23 @@ def record_table(
 
 def _started(path: Path, header: Mapping[str, Any]) -> dict[str, float]:
     """Return digest -> reward of what a table holds already; start it if there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or not path.stat().st_size:
-        path.write_text(json.dumps(header) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(header) + "\n")
         return {}
-    with path.open("rb+") as file:
-        file.truncate(file.read().rfind(b"\n") + 1)  # a line that a kill tore
-    there, rows = read_table(path)
+    there = _read_header(path)
     different = [name for name in header if there.get(name) != header[name]]
     if different:
         raise ValueError(
             f"{path} holds a table of another {' and '.join(different)}; give another file"
         )
-    return {row.genotype.digest: row.reward for row in rows}
+    with path.open("rb+") as file:
+        file.truncate(file.read().rfind(b"\n") + 1)  # a line that a kill tore
+    return {row.genotype.digest: row.reward for row in read_table(path)[1]}
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        try:
+            return _checked_header(json.loads(file.readline()))
+        except ValueError as error:
+            raise ValueError(f"{path}, line 1: {error}") from None

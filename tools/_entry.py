@@ -19,7 +19,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from _schemas import register_schemas
@@ -160,7 +160,7 @@ def _settings(config: DictConfig, prefix: str = "") -> Iterator[str]:
             yield from _settings(child, f"{prefix}{name}.")
             continue
         value = OmegaConf.to_yaml({name: child}).partition(":")[2].strip()
-        if "\n" in value:  # a list, which the command line wants in brackets
+        if isinstance(child, ListConfig) and len(child):  # which the command line wants in brackets
             # Hydra reads no quotes around the keys of a dict.
             entries = (str(entry).replace("'", "") for entry in config[name])
             value = f"[{','.join(entries)}]"

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
 from _run import CsvLoggerConfig, LoggerConfig, WandbLoggerConfig
+from _search_schemas import (
+    BenchmarkProxy,
+    CompareCells,
+    CompareSearches,
+    MeasureFidelity,
+    MeasureSharing,
+    ReplayStrategies,
+    SearchCells,
+    SimulateSearch,
+    TabulateRewards,
+)
 from _shapes import ShapesConfig
 from backbone.config import PretrainConfig
 from detection.config import (
@@ -17,11 +27,9 @@ from detection.config import (
     TrainDetectorConfig,
 )
 from search.config import (
-    CellComparisonConfig,
     ControllerConfig,
     EvolutionConfig,
     ExecutorConfig,
-    FidelityConfig,
     LocalConfig,
     NsgaConfig,
     ProxyConfig,
@@ -29,10 +37,8 @@ from search.config import (
     RayConfig,
     SearchConfig,
     SharedConfig,
-    SharingConfig,
     SpaceConfig,
     TpeConfig,
-    ZeroCostConfig,
 )
 
 
@@ -44,122 +50,6 @@ class MakeShapes:
     """The folder to write; it becomes the data root of the other tools."""
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
     """How much to make."""
-
-
-@dataclass(kw_only=True, slots=True)
-class SearchCells(SearchConfig):
-    """What ``search_cells`` takes."""
-
-    out: str
-    """The run's folder."""
-    reward: Any
-    """What rewards a genotype: settings of a reward that ``build_reward`` knows."""
-    zero_cost: ZeroCostConfig | None = None
-    """A training-free score, with a proxy as the reward: of all trials the best share by it,
-    ``pruning.keep_scored``, is trained."""
-    control: bool = False
-    """Whether a random search of equal budget follows, in ``out``/control, for the report."""
-    logger: LoggerConfig
-    """Where figures are logged."""
-
-    def __post_init__(self) -> None:
-        SearchConfig.__post_init__(self)
-        if self.zero_cost is not None and not isinstance(self.reward, ProxyConfig):
-            raise ValueError("zero_cost scores the network of a proxy; choose reward=proxy_quick")
-        if (self.zero_cost is None) != (self.pruning.keep_scored == 1):
-            raise ValueError(
-                "zero_cost, a score such as zero_cost={score: naswot}, and pruning.keep_scored, "
-                "the share that it lets through, go together"
-            )
-
-
-@dataclass(kw_only=True, slots=True)
-class MeasureFidelity(FidelityConfig):
-    """What ``measure_fidelity`` takes."""
-
-    out: str
-    """The run's folder."""
-    reward: ProxyConfig
-    """The dear reward, a proxy training."""
-    cheap: list[dict[str, Any]]
-    """Cheap rewards: what each changes in the dear one's settings, such as {epochs: 1}."""
-    zero_cost: list[str]
-    """Scores without training, cheap rewards too; see ``search/zero_cost.py``."""
-    zero_cost_batch_size: int = 64
-    """Images that such a score sees."""
-    logger: LoggerConfig
-    """Where figures are logged."""
-
-    def __post_init__(self) -> None:
-        FidelityConfig.__post_init__(self)
-        if isinstance(self.reward, SharedConfig):
-            raise ValueError("shared weights are compared with a table: see measure_sharing")
-        for score in self.zero_cost:
-            ZeroCostConfig(score=score, batch_size=self.zero_cost_batch_size)
-
-
-@dataclass(kw_only=True, slots=True)
-class MeasureSharing(SharingConfig):
-    """What ``measure_sharing`` takes."""
-
-    out: str
-    """The run's folder."""
-    reward: SharedConfig
-    """The shared network; its space is the table's."""
-    logger: LoggerConfig
-    """Where figures are logged."""
-
-
-@dataclass(kw_only=True, slots=True)
-class CompareCells(CellComparisonConfig):
-    """What ``compare_cells`` takes."""
-
-    out: str
-    """The run's folder."""
-    cells: list[str]
-    """Published cells by name, or files with cells."""
-    reward: ProxyConfig
-    """The training; ``first_filters`` follows from ``mult_adds``."""
-    logger: LoggerConfig
-    """Where figures are logged."""
-
-    def __post_init__(self) -> None:
-        CellComparisonConfig.__post_init__(self)
-        if len(set(self.cells)) != len(self.cells) or not self.cells:
-            raise ValueError(f"cells must be some different ones, not {self.cells}")
-
-
-@dataclass(kw_only=True, slots=True)
-class BenchmarkProxy:
-    """What ``benchmark_proxy`` takes."""
-
-    out: str
-    """The run's folder."""
-    reward: ProxyConfig
-    """The training that is timed."""
-    space: SpaceConfig = field(default_factory=SpaceConfig)
-    """Where the genotypes are drawn from."""
-    num_genotypes: int = 4
-    """Random genotypes; all contenders train the same ones."""
-    rounds: int = 3
-    """How often each contender does; the median counts."""
-    loader_workers: list[int] = field(default_factory=lambda: [0, 2])
-    """Plain loops with so many worker processes in their loaders; the faster one is the bar."""
-    workers: list[int] = field(default_factory=lambda: [1, 2])
-    """Proxies at the same time, each in a process of its own."""
-    seed: int = 0
-    """Of the genotypes and of every training."""
-
-    def __post_init__(self) -> None:
-        if self.num_genotypes < 1 or self.rounds < 1:
-            raise ValueError(
-                "num_genotypes and rounds must be at least 1, not "
-                f"{self.num_genotypes} and {self.rounds}"
-            )
-        if not self.loader_workers or min(self.loader_workers) < 0:
-            raise ValueError(f"loader_workers must be some of 0 or more, not {self.loader_workers}")
-        if not self.workers or min(self.workers) < 1:
-            raise ValueError(f"workers must be some of 1 or more, not {self.workers}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -371,6 +261,10 @@ def register_schemas() -> None:
         "measure_sharing_schema": MeasureSharing,
         "benchmark_proxy_schema": BenchmarkProxy,
         "compare_cells_schema": CompareCells,
+        "tabulate_rewards_schema": TabulateRewards,
+        "replay_strategies_schema": ReplayStrategies,
+        "simulate_search_schema": SimulateSearch,
+        "compare_searches_schema": CompareSearches,
         "pretrain_backbone_schema": PretrainBackbone,
         "convert_cells_schema": ConvertCells,
         "export_backbone_schema": ExportBackbone,

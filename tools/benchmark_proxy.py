@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from _entry import start_tool
 from _run import plain_errors, start_run
-from _schemas import BenchmarkProxy
+from _search_schemas import BenchmarkProxy
 
 if TYPE_CHECKING:
     from backbone.genotype import Genotype

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from _entry import start_tool
 from _run import plain_errors, start_run
-from _schemas import CompareCells
+from _search_schemas import CompareCells
 
 if TYPE_CHECKING:
     from backbone.genotype import Genotype

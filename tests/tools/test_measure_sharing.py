@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from _run import LoggerConfig
-from _schemas import MeasureFidelity
+from _search_schemas import MeasureFidelity
 from search.config import SharedConfig, SpaceConfig
 from search.randomness import stream
 from search.space import build_space
