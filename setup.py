@@ -31,6 +31,7 @@ setup(
         "detectron2": ["detectron2"],
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"],
         "ray": ["ray>=2.40"],
+        "postgresql": ["psycopg2-binary>=2.9"],
         "dev": [
             "wandb>=0.19",
             "hypothesis>=6.100",
@@ -40,6 +41,7 @@ setup(
             "onnxruntime>=1.20",
             "onnxscript>=0.3",
             "pretrainedmodels>=0.7.4",
+            "psycopg2-binary>=2.9",
             "pytest>=8.3",
             "pytest-cov>=5",
             "pytest-timeout>=2.3",

@@ -9,7 +9,7 @@ from backbone.genotype import COMBINATIONS, NASNET_OPERATIONS
 
 CELLS = ("normal", "reduction")
 CONCATENATIONS = ("unused", "all")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16")
 COST_MEASURES = ("none", "mult_adds", "parameters", "latency_ms")
 
 
@@ -149,6 +149,9 @@ class ProxyConfig(RewardConfig):
     network for larger images does, at a quarter to a third of the cost."""
     epochs: int
     """Passes over the training images (paper, appendix A.6: 20)."""
+    rungs: list[int] = field(default_factory=list)
+    """Epochs before the last one after which the accuracy is reported, so that ``pruning`` can stop
+    the training there: increasing, at least 1."""
     batch_size: int
     """Images per step."""
     learning_rate: float
@@ -176,8 +179,11 @@ class ProxyConfig(RewardConfig):
     num_threads: int = 0
     """Threads of a training on the CPU; 1 is right for small networks and where cores are shared,
     0 leaves torch's own number."""
-    precision: str = "float32"
-    """``float32``, or ``bfloat16`` for mixed precision."""
+    precision: str = "auto"
+    """``float32``; ``bfloat16`` for mixed precision; ``auto`` for ``bfloat16`` on GPUs that are
+    built for it, and ``float32`` elsewhere."""
+    cuda_graphs: bool = True
+    """Whether a GPU replays a captured training step, where it can be captured."""
     download: bool = False
     """Whether CIFAR-10 may be fetched into ``data_root``."""
 
@@ -200,10 +206,36 @@ class ProxyConfig(RewardConfig):
             raise ValueError(
                 f"first_filters must be at least {MIN_WIDTH}, not {self.first_filters}"
             )
+        if self.rungs != sorted({rung for rung in self.rungs if 1 <= rung < self.epochs}):
+            raise ValueError(
+                f"rungs must be increasing epochs from 1 to {self.epochs - 1}, not {self.rungs}"
+            )
         if self.stem_stride not in (1, 2):
             raise ValueError(f"stem_stride must be 1 or 2, not {self.stem_stride}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"unknown precision {self.precision!r}; choose from {PRECISIONS}")
+
+
+@dataclass(kw_only=True, slots=True)
+class SharedConfig(ProxyConfig):
+    """Weight sharing: one training for a whole space; see ``search.shared``.
+
+    The other settings are those of this one training and of the network of each path.
+    """
+
+    weights: str
+    """The trained network's ``.safetensors``. If it is not there, it is trained first."""
+    space: SpaceConfig
+    """All genotypes that it holds."""
+    seed: int = 0
+    """Of its training; a trial's seed changes nothing."""
+
+    def __post_init__(self) -> None:
+        ProxyConfig.__post_init__(self)
+        if not self.weights.endswith(".safetensors"):
+            raise ValueError(f"weights must name a .safetensors file, not {self.weights!r}")
+        if self.rungs:
+            raise ValueError("with shared weights trials are not trained, so there are no rungs")
 
 
 ZERO_COST_SCORES = ("synflow", "naswot", "grad_norm", "snip", "num_parameters")
@@ -254,6 +286,36 @@ class FidelityConfig:
         _require_at_least(100, num_resamples=self.num_resamples)
         if not -1 <= self.wanted_tau <= 1:
             raise ValueError(f"wanted_tau must be from -1 to 1, not {self.wanted_tau}")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence must be between 0 and 1, not {self.confidence}")
+
+
+@dataclass(kw_only=True, slots=True)
+class SharingConfig:
+    """How well shared weights order genotypes as stand-alone training does."""
+
+    table: str
+    """Rewards after stand-alone training; see ``search.table``."""
+    num_genotypes: int = 0
+    """Score so many of the table's, drawn at random; 0 for all."""
+    best_share: float = 0.25
+    """The order is also looked at among the best of them by the table, which a search has to tell
+    apart in the end: this share, above 0, at most 1."""
+    seed: int = 0
+    """Of the draw."""
+    confidence: float = 0.95
+    """Of the two-sided intervals, above 0 and below 1."""
+    num_resamples: int = 5000
+    """Bootstrap samples behind an interval."""
+    progress: bool = True
+    """Whether progress bars are shown."""
+
+    def __post_init__(self) -> None:
+        if self.num_genotypes:
+            _require_at_least(MIN_GENOTYPES, num_genotypes=self.num_genotypes)
+        _require_at_least(100, num_resamples=self.num_resamples)
+        if not 0 < self.best_share <= 1:
+            raise ValueError(f"best_share must be above 0 and at most 1, not {self.best_share}")
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence must be between 0 and 1, not {self.confidence}")
 
@@ -434,6 +496,27 @@ class SearchConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class CellComparisonConfig:
+    """Cells trained alike, each at the width that makes all cost the same."""
+
+    mult_adds: float
+    """Of one image through each network: millions."""
+    num_seeds: int = 3
+    """Trainings of each network."""
+    seed: int = 1000
+    """Of the first training; the others have those after it. Other seeds than a search's."""
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+    """Where trainings run."""
+    progress: bool = True
+    """Whether a progress bar is shown."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(1, num_seeds=self.num_seeds)
+        if not self.mult_adds > 0:
+            raise ValueError(f"mult_adds must be above 0 (millions), not {self.mult_adds}")
+
+
+@dataclass(kw_only=True, slots=True)
 class SimulationConfig:
     """Workers that only pretend to train."""
 
@@ -446,7 +529,7 @@ class SimulationConfig:
     straggler_share: float = 0.05
     """Share of trainings that take ``straggler_factor`` times as long."""
     straggler_factor: float = 3.0
-    """How much longer."""
+    """At least 1."""
     failed_share: float = 0.02
     """Share that fails at its end."""
     lost_share: float = 0.01

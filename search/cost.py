@@ -15,7 +15,7 @@ from backbone.network import penultimate_filters
 from backbone.specs import Backbone, describe_cells, rebuild_backbone
 from backbone.threads import limited_threads
 from search.config import CostConfig
-from search.proxy import choose_device
+from search.image_tensors import choose_device
 
 
 @dataclass(frozen=True, slots=True)

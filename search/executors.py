@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import multiprocessing
 import os
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -52,6 +53,20 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Stop the workers, whatever they are doing."""
+
+
+def run_tasks(executor: Executor, tasks: Iterable[Task]) -> Iterator[Outcome]:
+    """Do tasks with all slots of an executor, and yield each outcome as it comes."""
+    waiting, under_way = iter(tasks), 0
+    while True:
+        for task in itertools.islice(waiting, executor.num_slots - under_way):
+            executor.submit(task)
+            under_way += 1
+        if not under_way:
+            return
+        outcomes = executor.wait()
+        under_way -= len(outcomes)
+        yield from outcomes
 
 
 class InlineExecutor:

@@ -77,28 +77,45 @@ class MeasurementLog:
         A failure (see ``Reward``) is a measurement too, and is not tried again; another exception
         passes.
         """
-        made_from = Provenance(
-            stage="measurement",
-            arguments={"reward": reward.arguments, "seed": seed, "genotype": genotype.digest},
-            data=reward.data,
+        known = self.find(reward, genotype, seed=seed)
+        if known is not None:
+            return known
+        start = time.perf_counter()
+        value, failure = _reward(reward, genotype, seed)
+        seconds = time.perf_counter() - start
+        return self.record(
+            name, reward, genotype, seed=seed, value=value, seconds=seconds, failure=failure
         )
-        if made_from.key not in self._known:
-            start = time.perf_counter()
-            value, failure = _reward(reward, genotype, seed)
-            if failure:
-                logger.warning("%s failed on genotype %s: %s", name, genotype.digest, failure)
-            self._add(
-                Measurement(
-                    key=made_from.key,
-                    name=name,
-                    genotype=genotype.digest,
-                    seed=seed,
-                    value=value,
-                    seconds=time.perf_counter() - start,
-                    failure=failure,
-                )
-            )
-        return self._known[made_from.key]
+
+    def find(self, reward: Reward, genotype: Genotype, *, seed: int) -> Measurement | None:
+        """Return what is known of a genotype's reward."""
+        return self._known.get(_key(reward, genotype, seed))
+
+    def record(
+        self,
+        name: str,
+        reward: Reward,
+        genotype: Genotype,
+        *,
+        seed: int,
+        value: float | None,
+        seconds: float,
+        failure: str = "",
+    ) -> Measurement:
+        """Add a measurement that was made elsewhere; see its fields."""
+        if failure:
+            logger.warning("%s failed on genotype %s: %s", name, genotype.digest, failure)
+        measurement = Measurement(
+            key=_key(reward, genotype, seed),
+            name=name,
+            genotype=genotype.digest,
+            seed=seed,
+            value=value,
+            seconds=seconds,
+            failure=failure,
+        )
+        self._add(measurement)
+        return measurement
 
     def _add(self, measurement: Measurement) -> None:
         line = json.dumps(asdict(measurement), allow_nan=False).encode() + b"\n"
@@ -108,6 +125,11 @@ class MeasurementLog:
             raise OSError(errno.ENOSPC, f"cannot write {self._file.name}: the disk is full")
         os.fsync(self._file.fileno())
         self._known[measurement.key] = measurement
+
+
+def _key(reward: Reward, genotype: Genotype, seed: int) -> str:
+    arguments = {"reward": reward.arguments, "seed": seed, "genotype": genotype.digest}
+    return Provenance(stage="measurement", arguments=arguments, data=reward.data).key
 
 
 def _read(file: BinaryIO, path: Path) -> Iterator[Measurement]:

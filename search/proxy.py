@@ -1,27 +1,25 @@
 """The fast proxy trainer: thousands of short trainings whose speed is the product.
 
 Images are decoded once and stay on the device as bytes; augmentation is one gather per batch
-there; nothing in an epoch waits for the device.
+there; nothing in an epoch waits for the device; on CUDA a step is one captured graph.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from backbone.genotype import Genotype
-from backbone.images import ImageSet
 from backbone.network import CellNetwork, NetworkConfig, penultimate_filters
 from backbone.operations import SameConv2d
 from backbone.threads import limited_threads
 from search.config import ProxyConfig
+from search.image_tensors import ImageTensors, shift_and_flip
 from search.randomness import stream
+from search.training_step import TrainingStep
 
 MOMENTUM = 0.9
 """Paper, appendix A.6."""
@@ -31,79 +29,15 @@ CALIBRATION_IMAGES = 500
 training is too few steps for their moving averages to forget where they started."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageTensors:
-    """Labelled images of one size on one device."""
+def uses_bfloat16(precision: str, device: torch.device) -> bool:
+    """Tell whether a ``ProxyConfig.precision`` means mixed precision on a device.
 
-    images: Tensor
-    """(M, 3, H, W), uint8."""
-    labels: Tensor
-    """(M,), int64."""
-    num_classes: int
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of that name; ``auto`` is the first GPU if there is one.
-
-    Raises:
-        ValueError: if torch knows no such device, or this machine has none.
+    ``auto`` does on GPUs with tensor cores for it (compute capability 8.0 and above). On CPUs small
+    networks are bound by calls and memory, and converting costs more than it saves.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"unknown device {name!r}; choose 'auto', 'cpu' or 'cuda'") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r} was asked for, but torch finds no GPU here")
-    return device
-
-
-def split_indices(num_images: int, num_first: int) -> tuple[list[int], list[int]]:
-    """Return ``num_first`` images chosen at random, always the same ones, and the others."""
-    order = torch.randperm(num_images, generator=stream("split", num_images)).tolist()
-    return order[:num_first], order[num_first:]
-
-
-def load_tensors(
-    images: ImageSet,
-    indices: Sequence[int],
-    *,
-    limit: int = 0,
-    grayscale: bool = False,
-    device: torch.device,
-) -> ImageTensors:
-    """Decode images once and put them on a device.
-
-    Args:
-        images: the set.
-        indices: which of its images.
-        limit: take only the first so many of the indices; 0 takes all.
-        grayscale: take their colours out (ITU-R BT.601 luma in all three channels).
-        device: where to.
-
-    Raises:
-        ValueError: if the images differ in size, or a file is damaged.
-    """
-    indices = indices[:limit] if limit else indices
-    decoded = [images[index][0] for index in indices]
-    sizes = {(image.shape[2], image.shape[1]) for image in decoded}
-    if len(sizes) != 1:
-        raise ValueError(
-            "the proxy needs images of one size, but the sizes (width, height) include "
-            f"{sorted(sizes)[:4]}"
-        )
-    pixels = torch.stack(decoded)
-    if grayscale:
-        pixels = rgb_to_grayscale(pixels, num_output_channels=3)
-    return ImageTensors(
-        pixels.to(device),
-        torch.tensor([images.labels[index] for index in indices]).to(device),
-        len(images.classes),
-    )
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return precision == "bfloat16"
 
 
 class ProxyNetwork(nn.Module):
@@ -125,13 +59,12 @@ class ProxyNetwork(nn.Module):
             self.trunk.stem[0] = SameConv2d(3, stem.out_channels, 3, stride=config.stem_stride)
         self.last = list(self.trunk.channels)[-1]
         self.relu = nn.ReLU()
-        self.is_mixed = config.precision == "bfloat16"
+        self.is_mixed = uses_bfloat16(config.precision, train.images.device)
         self.head = nn.Linear(self.trunk.channels[self.last], train.num_classes)
-        mean, std = channel_statistics(train.images)
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
+        self.register_buffer("mean", train.statistics[0])
+        self.register_buffer("std", train.statistics[1])
 
     def forward(self, images: Tensor) -> Tensor:
         normalized = (images.float() - self.mean) / self.std
@@ -141,46 +74,28 @@ class ProxyNetwork(nn.Module):
             return self.head(self.relu(self.trunk(normalized)[self.last]).mean(dim=(2, 3)))
 
 
-def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of each channel, (3, 1, 1), of up to 10000 images in bytes."""
-    sample = images[:10000].float()
-    mean = sample.mean(dim=(0, 2, 3), keepdim=True)[0]
-    return mean, sample.std(dim=(0, 2, 3), keepdim=True)[0].clamp(min=1.0)
-
-
-def shift_and_flip(images: Tensor, *, shifts: Tensor, flips: Tensor, padding: int) -> Tensor:
-    """Shift and mirror each image by its own amount, in one gather.
-
-    Args:
-        images: (B, 3, H, W).
-        shifts: (B, 2), int64: rows and columns, from 0 to ``2 * padding``; ``padding`` is no shift.
-        flips: (B,), bool: which are mirrored left to right.
-        padding: rows and columns that are reflected at every border.
-    """
-    height, width = images.shape[2:]
-    rows = torch.arange(height, device=images.device) + shifts[:, :1] - padding
-    columns = torch.arange(width, device=images.device) + shifts[:, 1:] - padding
-    columns = torch.where(flips[:, None], columns.flip(1), columns)
-    batch = torch.arange(len(images), device=images.device)[:, None, None]
-    # Channels stay whole, so each of H x W indices moves 3 values.
-    gathered = images.permute(0, 2, 3, 1)[
-        batch, _reflect(rows, height)[:, :, None], _reflect(columns, width)[:, None, :]
-    ]
-    return gathered.permute(0, 3, 1, 2)
-
-
-def _reflect(positions: Tensor, side: int) -> Tensor:
-    positions = positions.abs()
-    return torch.where(positions >= side, 2 * (side - 1) - positions, positions)
-
-
 def train_proxy(
-    genotype: Genotype, train: ImageTensors, val: ImageTensors, *, config: ProxyConfig, seed: int
+    genotype: Genotype,
+    train: ImageTensors,
+    val: ImageTensors,
+    *,
+    config: ProxyConfig,
+    seed: int,
+    report: Callable[[int, float], None] = lambda _epoch, _accuracy: None,
 ) -> float:
     """Train a small network of these cells and return its accuracy on ``val``, 0 to 1.
 
-    Initial weights, the order of images and their augmentation depend on ``seed`` only. torch's
-    global generators are left as they were.
+    Initial weights, the order of images and their augmentation depend on ``seed`` only, and not on
+    what is reported. torch's global generators are left as they were.
+
+    Args:
+        genotype: the cells.
+        train: images to train on.
+        val: images to score on.
+        config: of the network and its training.
+        seed: of the training.
+        report: called with an epoch, from 1, and the accuracy after it: at ``config.rungs`` and
+            after the last one. What it raises ends the training.
 
     Raises:
         FloatingPointError: if the loss stops being finite.
@@ -197,15 +112,21 @@ def train_proxy(
         torch.manual_seed(seed)
         network = ProxyNetwork(genotype, config, train)
     network = network.to(device).to(memory_format=torch.channels_last)
+    accuracy = 0.0
     with limited_threads(config.num_threads):
-        _fit(network, train, config, stream("proxy", seed))
-        _measure_statistics(network, train)
-        return _accuracy(network, val)
+        for epoch in _fit(network, train, config, stream("proxy", seed)):
+            if epoch in config.rungs or epoch == config.epochs:
+                # Both leave the weights alone, so a look on the way changes nothing.
+                measure_statistics(network, train)
+                accuracy = measure_accuracy(network, val)
+                report(epoch, accuracy)
+    return accuracy
 
 
 def _fit(
     network: nn.Module, train: ImageTensors, config: ProxyConfig, random: torch.Generator
-) -> None:
+) -> Iterator[int]:
+    """Train, and yield the number of each epoch, from 1, when it is over."""
     parameters = list(network.parameters())
     optimizer = torch.optim.SGD(
         parameters,
@@ -215,44 +136,52 @@ def _fit(
         weight_decay=config.weight_decay,
         fused=True,
     )
-    starts = range(0, len(train), config.batch_size)
-    num_steps, step = config.epochs * len(starts), 0
-    device = train.images.device
-    network.train()
-    for epoch in range(config.epochs):
-        # Drawn on the CPU, so that every device sees the same, and moved once per epoch.
-        order = torch.randperm(len(train), generator=random).to(device)
-        shifts = torch.randint(
-            2 * config.crop_padding_px + 1, (len(train), 2), generator=random
-        ).to(device)
-        flips = (torch.rand(len(train), generator=random) < 0.5 * config.horizontal_flip).to(device)
-        total = torch.zeros((), device=device)
-        for start in starts:
-            rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * step / num_steps))
+    num_steps = config.epochs * math.ceil(len(train) / config.batch_size)
+    step = TrainingStep(network, use_graph=config.cuda_graphs, num_steps=num_steps)
+    done = 0
+    for epoch in range(1, config.epochs + 1):
+        network.train()
+        total = torch.zeros((), device=train.images.device)
+        for images, labels in augmented_batches(train, config, random):
+            rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * done / num_steps))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            part = slice(start, start + config.batch_size)
-            images = shift_and_flip(
-                train.images[order[part]],
-                shifts=shifts[part],
-                flips=flips[part],
-                padding=config.crop_padding_px,
-            )
-            loss = F.cross_entropy(network(images).float(), train.labels[order[part]])
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
+            total += step(images, labels)
             if config.gradient_clip:
                 nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
             optimizer.step()
-            total += loss.detach()
-            step += 1
+            done += 1
         if not math.isfinite(float(total)):  # the epoch's one wait for the device
-            raise FloatingPointError(f"the loss became {float(total)} in epoch {epoch + 1}")
+            raise FloatingPointError(f"the loss became {float(total)} in epoch {epoch}")
+        yield epoch
+
+
+def augmented_batches(
+    train: ImageTensors, config: ProxyConfig, random: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield one epoch's images, (B, 3, H, W) uint8, and labels, (B,).
+
+    They come in a new order, each image shifted and mirrored by chance.
+    """
+    size, device, padding = len(train), train.images.device, config.crop_padding_px
+    # Drawn on the CPU, so that every device sees the same, and moved once per epoch.
+    order = torch.randperm(size, generator=random).to(device)
+    shifts = torch.randint(2 * padding + 1, (size, 2), generator=random).to(device)
+    flips = (torch.rand(size, generator=random) < 0.5 * config.horizontal_flip).to(device)
+    for start in range(0, size, config.batch_size):
+        part = slice(start, start + config.batch_size)
+        images = shift_and_flip(
+            train.images[order[part]], shifts=shifts[part], flips=flips[part], padding=padding
+        )
+        yield images, train.labels[order[part]]
 
 
 @torch.no_grad()
-def _measure_statistics(network: nn.Module, train: ImageTensors) -> None:
-    """Replace batch normalization's moving averages by averages over the final weights."""
+def measure_statistics(network: nn.Module, train: ImageTensors) -> None:
+    """Replace batch normalization's moving averages by averages over ``CALIBRATION_IMAGES``.
+
+    The network is left in training mode.
+    """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
@@ -264,7 +193,8 @@ def _measure_statistics(network: nn.Module, train: ImageTensors) -> None:
 
 
 @torch.no_grad()
-def _accuracy(network: nn.Module, val: ImageTensors) -> float:
+def measure_accuracy(network: nn.Module, val: ImageTensors) -> float:
+    """Return the share of images that a network of uint8 images names rightly, 0 to 1."""
     network.eval()
     correct = torch.zeros((), dtype=torch.int64, device=val.labels.device)
     for images, labels in _batches(val, limit=len(val)):

@@ -11,7 +11,8 @@ from backbone.genotype import Genotype
 from backbone.images import ImageSet, load_image_set
 from backbone.provenance import plain
 from search.config import ProxyConfig
-from search.proxy import ImageTensors, choose_device, load_tensors, split_indices, train_proxy
+from search.image_tensors import ImageTensors, choose_device, load_tensors, split_indices
+from search.proxy import train_proxy, uses_bfloat16
 
 ReportStep = Callable[[int, float], None]
 """Called with a step, from 1, and the reward so far, also at the end; raises ``Pruned`` to stop the
@@ -96,7 +97,8 @@ class ProxyAccuracy:
         return train, train if held_out else load_image_set(root, "val", download=download)
 
     @cached_property
-    def _tensors(self) -> tuple[ImageTensors, ImageTensors]:
+    def tensors(self) -> tuple[ImageTensors, ImageTensors]:
+        """The images that trainings see, and those that they are scored on."""
         config = self.config
         train, val = self._sets
         val_indices, train_indices = split_indices(len(train), config.held_out_images)
@@ -113,8 +115,11 @@ class ProxyAccuracy:
     def arguments(self) -> Mapping[str, Any]:
         """The config without where the data lie, which their fingerprints tell better."""
         arguments = plain(self.config)
-        for name in ("data_root", "download", "device", "num_threads"):
+        for name in ("data_root", "download", "device", "num_threads", "cuda_graphs"):
             del arguments[name]
+        # What ``auto`` comes to decides rewards, so a search is not continued on another device.
+        is_mixed = uses_bfloat16(self.config.precision, choose_device(self.config.device))
+        arguments["precision"] = "bfloat16" if is_mixed else "float32"
         return {"reward": "proxy_accuracy", "proxy": arguments}
 
     @property
@@ -123,7 +128,5 @@ class ProxyAccuracy:
         return {"train": train.fingerprint, "val": val.fingerprint}
 
     def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
-        train, val = self._tensors
-        accuracy = train_proxy(genotype, train, val, config=self.config, seed=seed)
-        report(self.config.epochs, accuracy)
-        return accuracy
+        train, val = self.tensors
+        return train_proxy(genotype, train, val, config=self.config, seed=seed, report=report)

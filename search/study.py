@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from search.samplers import Horizon, build_sampler
 from search.space import build_space
 from search.storage import JOURNAL_NAME, Presence, open_storage, sole_driver
 from search.trials import TrialDriver, TrialRecord, known_reward
+from search.winner import choose_winner
 
 __all__ = ["SearchResult", "TrialRecord", "search_cells", "search_control"]
 
@@ -72,7 +73,7 @@ def search_cells(
         with running_executor(config.executor, evaluator) as executor, presence:
             driver = TrialDriver(study, config, executor, presence, on_trial)
             driver.run()
-            winner, rewards = _choose_winner(driver, config, reward)
+            winner, rewards = choose_winner(driver, config, reward)
     result = SearchResult(
         path=path,
         genotype=winner.genotype,
@@ -130,31 +131,6 @@ def open_study(
         pruner=optuna.pruners.NopPruner(),  # ours decides with the thresholds of a task
         load_if_exists=True,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Rewards:
-    """What the best are worth beside the reward that the search gave them."""
-
-    fresh: dict[int, float]
-    """Trial -> mean reward with fresh seeds."""
-    unseen: float | None
-    """The winner's mean reward on data that the search never saw, with the same seeds."""
-
-
-def _choose_winner(
-    driver: TrialDriver, config: SearchConfig, reward: Reward
-) -> tuple[TrialRecord, _Rewards]:
-    """Return the best trial, by fresh seeds if some are tried again, and what it is worth."""
-    ranked = driver.ranked()
-    again = ranked[: config.num_reevaluated]
-    seeds = range(config.seed + 1, config.seed + 1 + config.reevaluation_seeds)
-    fresh = driver.rewards_again(again, seeds)
-    winner = max(again, key=lambda r: driver.objective(r, fresh[r.number]), default=ranked[0])
-    unseen = None
-    if again and reward.unseen is not None:
-        unseen = driver.rewards_again([winner], seeds, unseen=True)[winner.number]
-    return winner, _Rewards(fresh, unseen)
 
 
 def _provenance(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from optuna.study import Study
@@ -322,41 +322,6 @@ class TrialDriver:
         """Return what a search for one number maximizes: a reward, less for costing too much."""
         reward = known_reward(record.reward) if reward is None else reward
         return self._constrained(reward, record.cost)
-
-    def rewards_again(
-        self, records: Sequence[TrialRecord], seeds: Iterable[int], *, unseen: bool = False
-    ) -> dict[int, float]:
-        """Return the mean reward of trials' genotypes over fresh seeds; a failure counts as 0.
-
-        Args:
-            records: the trials.
-            seeds: other seeds than the search's.
-            unseen: whether to score on data that the search never saw.
-        """
-        seeds = list(seeds)
-        kind = "unseen" if unseen else "fresh"
-        keys = {(r.number, s): f"{kind}:{r.genotype.digest}:{s}" for r in records for s in seeds}
-        known = self.study.user_attrs  # there, so that each is done once
-        genotypes = {r.number: r.genotype for r in records}
-        missing = [place for place, key in keys.items() if key not in known]
-        tasks = {
-            -1 - index: (place, Task(
-                number=-1 - index, genotype=genotypes[place[0]], seed=place[1], unseen=unseen
-            ))
-            for index, place in enumerate(missing)
-        }  # fmt: skip
-        waiting, under_way = list(tasks), 0
-        while waiting or under_way:
-            while waiting and under_way < self.executor.num_slots:
-                self.executor.submit(tasks[waiting.pop(0)][1])
-                under_way += 1
-            for outcome in self.executor.wait():
-                under_way -= 1
-                self.study.set_user_attr(keys[tasks[outcome.number][0]], outcome.reward or 0.0)
-        known = self.study.user_attrs
-        return {
-            r.number: sum(known[keys[r.number, s]] for s in seeds) / len(seeds) for r in records
-        }
 
 
 def _record(genotype: Genotype, outcome: Outcome) -> TrialRecord:

@@ -32,7 +32,8 @@ from backbone.images import ImageSet, load_image_set
 from backbone.provenance import plain
 from backbone.threads import limited_threads
 from search.config import ZERO_COST_SCORES, ProxyConfig, ZeroCostConfig
-from search.proxy import ImageTensors, ProxyNetwork, choose_device, load_tensors, split_indices
+from search.image_tensors import ImageTensors, choose_device, load_tensors, split_indices
+from search.proxy import ProxyNetwork
 from search.randomness import stream
 from search.reward import ReportStep
 

@@ -10,6 +10,7 @@ CONF = Path(__file__).parents[1] / "conf"
 TOOLS = sorted(path.stem for path in CONF.glob("*.yaml"))
 REQUIRED = {
     "run_pipeline": ["search.num_trials=1"],
+    "measure_sharing": ["table=x.jsonl"],
     "evaluate_detector": ["weights=x.safetensors", "images=y"],
     "import_weights": ["weights=x.pth"],
     "predict": ["weights=x.safetensors", "images=y"],

@@ -1,4 +1,4 @@
-"""What the README tells people to type is there and is understood."""
+"""What README and docs tell people to type is there and is understood."""
 
 import re
 import shlex
@@ -13,9 +13,12 @@ from _schemas import register_schemas
 ROOT = Path(__file__).parents[1]
 
 
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
 def commands():
-    """The lines of the README's shell blocks, continuation lines joined."""
-    text = (ROOT / "README.md").read_text()
+    """The lines of the pages' shell blocks, continuation lines joined."""
+    text = "\n".join(page.read_text() for page in PAGES)
     blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True) for line in lines]
@@ -49,7 +52,8 @@ def test_every_make_target_is_in_the_makefile():
     assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in targets)
 
 
-def test_every_path_that_is_linked_to_exists():
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / "README.md").read_text())
-    missing = [link for link in links if not (ROOT / link).exists()]
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_that_is_linked_to_exists(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
+    missing = [link for link in links if not (page.parent / link).exists()]
     assert not missing

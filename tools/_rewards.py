@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from detection.config import DetectionRewardConfig
-from search.config import ProxyConfig
+from search.config import ProxyConfig, SharedConfig
 
 if TYPE_CHECKING:
     from search.config import ZeroCostConfig
@@ -21,6 +21,10 @@ def build_reward(config: Any) -> Reward:
         ValueError: if its data are not fit for it.
     """
     match config:
+        case SharedConfig():
+            from search.shared_reward import SharedAccuracy
+
+            return SharedAccuracy(config)
         case ProxyConfig():
             from search.reward import ProxyAccuracy
 

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from _entry import start_tool
 from _run import log_images, plain_errors, start_run
-from _schemas import MeasureFidelity
+from _search_schemas import MeasureFidelity
 
 if TYPE_CHECKING:
     from search.config import ProxyConfig

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from _entry import CONFIG_DIR, start_tool
 from _run import plain_errors, start_run
-from _schemas import ReplayStrategies
+from _search_schemas import ReplayStrategies
 
 if TYPE_CHECKING:
     from search.config import StrategyConfig

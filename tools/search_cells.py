@@ -1,4 +1,4 @@
-"""Search for cells.
+r"""Search for cells.
 
 Writes cells.json, cells.png, trials.csv and report.html. Run again, it goes on; with more trials,
 too.

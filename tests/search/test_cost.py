@@ -133,12 +133,12 @@ def test_what_cannot_be_is_refused_with_the_choices():
         CostConfig(stem="tiny")
     with pytest.raises(ValueError, match="first_filters must be at least 4, not 3"):
         CostConfig(first_filters=3)
-    with pytest.raises(ValueError, match=r"target 5.0 needs a measure: .*parameters"):
-        CostConfig(target=5.0)
+    with pytest.raises(ValueError, match=r"needs a measure: .*parameters"):
+        CostConfig(measure="none", target=5.0)
     with pytest.raises(ValueError, match="exponent_beyond must be at least 0, not nan"):
         CostConfig(exponent_beyond=float("nan"))
     with pytest.raises(ValueError, match="cannot be measured by 'none'"):
-        genotype_cost(NASNET_A, CostConfig())
+        genotype_cost(NASNET_A, CostConfig(measure="none"))
     with pytest.raises(ValueError, match="target above 0"):
         constrained_reward(0.5, 1.0, SMALL)
     with pytest.raises(ValueError, match="cost must be above 0, not 0"):

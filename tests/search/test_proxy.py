@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import pytest
@@ -7,17 +8,12 @@ from PIL import Image
 from backbone.published import NASNET_A
 from backbone.threads import limited_threads
 from search.config import ProxyConfig
-from search.proxy import (
-    ImageTensors,
-    ProxyNetwork,
-    choose_device,
-    shift_and_flip,
-    split_indices,
-    train_proxy,
-)
+from search.image_tensors import ImageTensors, choose_device, shift_and_flip, split_indices
+from search.proxy import ProxyNetwork, train_proxy
 from search.randomness import stream
-from search.reward import ProxyAccuracy, Reward
+from search.reward import ProxyAccuracy, Pruned, Reward
 from search.space import SearchSpace
+from search.training_step import TrainingStep
 
 SPACE = SearchSpace(operations=("identity", "conv_3x3", "max_pool_3x3"), num_blocks=1)
 CELLS = SPACE.to_genotype([0, 1, 1, 1, 0] * 2)
@@ -57,7 +53,7 @@ def test_grayscale_rewards_take_the_colours_out(tmp_path):
         folder.mkdir(parents=True)
         Image.new("RGB", (8, 8), (255, 0, 0)).save(folder / "0.png")
     reward = ProxyAccuracy(replace(CONFIG, data_root=str(tmp_path), grayscale=True))
-    images, _ = reward._tensors
+    images, _ = reward.tensors
     assert set(images.images.unique().tolist()) == {76}  # 0.299 * 255
     assert reward.arguments["proxy"]["grayscale"]
 
@@ -68,6 +64,40 @@ def test_the_reward_is_a_function_of_genotype_and_seed():
     one = train_proxy(CELLS, TRAIN, VAL, config=config, seed=0)
     torch.manual_seed(2)
     assert train_proxy(CELLS, TRAIN, VAL, config=config, seed=0) == one
+
+
+def test_looks_at_rungs_do_not_disturb_the_training():
+    reported = []
+    config = replace(CONFIG, rungs=[1, 2])
+    report = lambda epoch, accuracy: reported.append((epoch, accuracy))  # noqa: E731
+    looked_at = train_proxy(CELLS, TRAIN, VAL, config=config, seed=0, report=report)
+    assert looked_at == train_proxy(CELLS, TRAIN, VAL, config=CONFIG, seed=0)
+    assert [epoch for epoch, _ in reported] == [1, 2, 3]
+    assert reported[-1][1] == looked_at
+
+
+def test_a_training_stops_where_a_report_says_so():
+    epochs = []
+
+    def stop(epoch, _accuracy):
+        epochs.append(epoch)
+        raise Pruned
+
+    with pytest.raises(Pruned):
+        train_proxy(CELLS, TRAIN, VAL, config=replace(CONFIG, rungs=[2]), seed=0, report=stop)
+    assert epochs == [2]
+
+
+@pytest.mark.parametrize("rungs", [[0], [3], [2, 1], [1, 1]])
+def test_rungs_that_are_no_epochs_before_the_last_are_refused(rungs):
+    with pytest.raises(ValueError, match=r"increasing epochs from 1 to 2, not \["):
+        replace(CONFIG, rungs=rungs)
+
+
+def test_automatic_precision_is_said_as_what_it_is(tmp_path):
+    write_folder(tmp_path, "train", 4)
+    config = replace(CONFIG, data_root=str(tmp_path), held_out_images=2, device="cpu")
+    assert ProxyAccuracy(config).arguments["proxy"]["precision"] == "float32"
 
 
 def test_training_leaves_the_global_generator_alone():
@@ -125,7 +155,7 @@ def test_proxy_accuracy_reads_an_image_folder_and_reports(tmp_path):
 def test_held_out_images_come_from_the_training_split_and_are_not_trained_on(tmp_path):
     write_folder(tmp_path, "train", 30)
     config = replace(CONFIG, data_root=str(tmp_path), held_out_images=20)
-    train, val = ProxyAccuracy(config)._tensors
+    train, val = ProxyAccuracy(config).tensors
     assert (len(train), len(val)) == (40, 20)
     both = {image.numpy().tobytes() for image in torch.cat([train.images, val.images])}
     assert len(both) == 60
@@ -141,6 +171,8 @@ def test_what_cannot_be_trained_on_is_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         ProxyAccuracy(replace(CONFIG, data_root=str(tmp_path / "none")))
     write_folder(tmp_path, "train", 4)
+    with pytest.raises(FileNotFoundError, match=r"no split val .* it holds \['train'\]"):
+        ProxyAccuracy(replace(CONFIG, data_root=str(tmp_path)))
     with pytest.raises(ValueError, match="held_out_images is 8"):
         ProxyAccuracy(replace(CONFIG, data_root=str(tmp_path), held_out_images=8))
     Image.new("RGB", (7, 9)).save(tmp_path / "train/class0/odd.png")
@@ -174,3 +206,18 @@ def test_a_gpu_learns_as_well(precision):
     )  # fmt: skip
     config = replace(CONFIG, precision=precision)
     assert train_proxy(CELLS, train, val, config=config, seed=0) > 0.85
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_captured_step_has_the_gradients_of_an_uncaptured_one():
+    train = ImageTensors(TRAIN.images.cuda(), TRAIN.labels.cuda(), 2)
+    network = ProxyNetwork(CELLS, CONFIG, train).cuda().to(memory_format=torch.channels_last)
+    twin = copy.deepcopy(network)
+    captured = TrainingStep(network, use_graph=True, num_steps=1000)
+    plain = TrainingStep(twin, use_graph=False, num_steps=1000)
+    for part in (slice(0, 16), slice(16, 32), slice(32, 40), slice(40, 56)):
+        batch = train.images[part], train.labels[part]
+        assert float(captured(*batch)) == pytest.approx(float(plain(*batch)), rel=1e-4)
+        for one, other in zip(network.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-5)

@@ -100,7 +100,8 @@ def test_known_genotypes_cost_no_training(small):
 
 
 def test_random_search_needs_as_many_trainings_as_drawing_without_replacement(small):
-    # Of n drawn without replacement the first of the best k is number (n + 1) / (k + 1) on average.
+    # The first of the best k of n, drawn without replacement, comes at (n + 1) / (k + 1) on the
+    # average.
     target = best_share(small, 2 / 16)
     needed = [
         replay(small, RandomConfig(), seed=seed, num_trials=80).trainings_to(target)

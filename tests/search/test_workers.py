@@ -2,10 +2,14 @@
 
 import csv
 import json
+import os
+import pwd
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -243,6 +247,38 @@ def share_a_storage(tmp_path, url):
 
 def test_two_drivers_share_a_storage_and_take_over_what_a_third_one_lost(tmp_path):
     share_a_storage(tmp_path, f"sqlite:///{tmp_path}/study.db")
+
+
+@pytest.fixture
+def postgresql():
+    """The URL of a PostgreSQL server that is there for the test, on a socket of its own."""
+    programs = [shutil.which(name) for name in ("initdb", "pg_ctl")]
+    if None in programs:
+        pytest.skip("PostgreSQL's initdb and pg_ctl are not on the PATH")
+    pytest.importorskip("psycopg2", reason="PostgreSQL's driver is not installed")
+    as_root = os.geteuid() == 0  # as whom PostgreSQL refuses to run
+    user = pwd.getpwnam("postgres" if as_root else pwd.getpwuid(os.geteuid()).pw_name)
+    with tempfile.TemporaryDirectory() as folder:
+        if as_root:
+            os.chown(folder, user.pw_uid, user.pw_gid)
+
+        def run(program, *arguments):
+            subprocess.run(
+                [program, "-D", f"{folder}/data", *arguments], check=True, cwd=folder,
+                stdout=subprocess.DEVNULL, user=user.pw_uid if as_root else None,
+            )  # fmt: skip
+
+        run(programs[0], "--auth=trust", "--username=postgres", "--no-sync")
+        server = f"-c listen_addresses= -c unix_socket_directories={folder}"
+        run(programs[1], "start", "--wait", "-o", server, "-l", f"{folder}/log")
+        try:
+            yield f"postgresql+psycopg2://postgres@/postgres?host={folder}"
+        finally:
+            run(programs[1], "stop", "--mode=immediate")
+
+
+def test_two_drivers_share_a_postgresql_server(tmp_path, postgresql):
+    share_a_storage(tmp_path, postgresql)
 
 
 def test_a_control_is_a_random_search_of_equal_budget(tmp_path):

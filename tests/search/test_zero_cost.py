@@ -9,7 +9,8 @@ from torch import nn
 
 from backbone.published import NASNET_A
 from search.config import ProxyConfig, ZeroCostConfig
-from search.proxy import ImageTensors, ProxyNetwork
+from search.image_tensors import ImageTensors
+from search.proxy import ProxyNetwork
 from search.randomness import stream
 from search.reward import Reward
 from search.space import SearchSpace

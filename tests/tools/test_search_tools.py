@@ -11,7 +11,8 @@ import torch
 from hydra import initialize_config_dir
 from PIL import Image
 
-from _schemas import CompareSearches, ReplayStrategies, register_schemas
+from _schemas import register_schemas
+from _search_schemas import CompareSearches, ReplayStrategies
 from replay_strategies import named_strategy
 from search.config import ControllerConfig, EvolutionConfig, RandomConfig
 from search.randomness import stream
