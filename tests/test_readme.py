@@ -39,9 +39,12 @@ def test_there_are_commands():
 def test_every_command_names_a_tool_and_settings_that_it_has(words):
     place = next(i for i, word in enumerate(words) if word.startswith("tools/"))
     assert (ROOT / words[place]).is_file()
+    settings = words[place + 1 :]
+    if settings[:1] == ["--multirun"]:  # its lists of values are one value each here
+        settings = [re.sub(r",.*", "", setting) for setting in settings[1:]]
     register_schemas()
     with initialize_config_dir(version_base=None, config_dir=str(ROOT / "conf")):
-        config = compose(Path(words[place]).stem, words[place + 1 :])
+        config = compose(Path(words[place]).stem, settings)
     assert OmegaConf.to_object(config).out
 
 
