@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from hydra.core.config_store import ConfigStore
 
+from _detection_schemas import CompareBackbones, EvaluateDetector, Predict, TrainDetector
 from _run import CsvLoggerConfig, LoggerConfig, WandbLoggerConfig
 from _search_schemas import (
     BenchmarkProxy,
@@ -143,76 +144,6 @@ class ImportWeights:
     average_counts_padding: bool = False
     """Whether strided average pooling counts the zeros of its padding, which gives timm's and
     Keras's numbers; the released code, which the weights are from, leaves them out."""
-
-
-@dataclass(kw_only=True, slots=True)
-class TrainDetector(TrainDetectorConfig):
-    """What ``train_detector`` takes."""
-
-    out: str
-    """The run's folder."""
-    logger: LoggerConfig
-    """Where figures are logged."""
-
-
-@dataclass(kw_only=True, slots=True)
-class EvaluateDetector:
-    """What ``evaluate_detector`` takes."""
-
-    out: str
-    """The folder for ``results.json`` and ``metrics.json``."""
-    annotations: str
-    """COCO JSON with the truth."""
-    weights: str = ""
-    """A ``detector.safetensors`` to run on ``images``; or give ``results``."""
-    images: str = ""
-    """Folder of the images."""
-    results: str = ""
-    """Detections in COCO's results format, of any program, to score instead."""
-    batch_size: int = 8
-    """Images at a time."""
-    bad_boxes: str = "error"
-    """What to do about boxes without area or outside their image: ``error`` or ``drop``."""
-
-    def __post_init__(self) -> None:
-        if bool(self.weights) == bool(self.results):
-            raise ValueError("give either weights=... (and images=...) or results=...")
-        if self.weights and not self.images:
-            raise ValueError("weights=... needs images=..., the folder of the images")
-
-
-@dataclass(kw_only=True, slots=True)
-class Predict:
-    """What ``predict`` takes."""
-
-    out: str
-    """The folder for the drawn images and ``predictions.json``."""
-    weights: str
-    """A ``detector.safetensors``."""
-    images: str
-    """An image, a folder of images, or a glob in quotes."""
-    score_threshold: float = 0.5
-    """Detections below this score are neither drawn nor written, 0 to 1."""
-
-
-@dataclass(kw_only=True, slots=True)
-class CompareBackbones:
-    """What ``compare_backbones`` takes."""
-
-    out: str
-    """The run's folder; each backbone has one of its own in it."""
-    backbones: list[str]
-    """Backbone specs; ``.safetensors`` files come with their weights."""
-    training: TrainDetectorConfig
-    """The detector training, the same for all; its ``backbone`` is filled in."""
-    side_px: int
-    """Side of the square image for which multiply-adds are counted."""
-    logger: LoggerConfig
-    """Where figures are logged."""
-
-    def __post_init__(self) -> None:
-        if not self.backbones:
-            raise ValueError("backbones needs at least one spec")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -16,9 +16,9 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from _detection_schemas import CompareBackbones
 from _entry import start_tool
 from _run import build_loggers, finish_loggers, named_bar, plain_errors, start_run
-from _schemas import CompareBackbones
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="compare_backbones")

@@ -12,9 +12,9 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from _detection_schemas import EvaluateDetector
 from _entry import start_tool
 from _run import plain_errors, start_run
-from _schemas import EvaluateDetector
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="evaluate_detector")
