@@ -23,8 +23,11 @@ from _shapes import ShapesConfig
 from backbone.config import PretrainConfig
 from detection.config import (
     DetectionRewardConfig,
+    Detectron2CascadeConfig,
     Detectron2DetectorConfig,
+    Detectron2RetinaNetConfig,
     TorchvisionDetectorConfig,
+    TorchvisionRetinaNetConfig,
     TrainDetectorConfig,
 )
 from search.config import (
@@ -211,7 +214,10 @@ def register_schemas() -> None:
         store(name=name, node=schema)
     for group, name, choice in (
         ("detector", "torchvision_schema", TorchvisionDetectorConfig),
+        ("detector", "torchvision_retinanet_schema", TorchvisionRetinaNetConfig),
         ("detector", "detectron2_schema", Detectron2DetectorConfig),
+        ("detector", "detectron2_cascade_schema", Detectron2CascadeConfig),
+        ("detector", "detectron2_retinanet_schema", Detectron2RetinaNetConfig),
         ("space", "space_schema", SpaceConfig),
         ("strategy", "random_schema", RandomConfig),
         ("strategy", "controller_schema", ControllerConfig),
