@@ -77,7 +77,7 @@ def test_the_loss_falls_on_images_seen_again(kind):
         optimizer.step()
         # detectron2's RetinaNet divides by a moving average that itself falls from 100 at first.
         totals.append(total.item() * getattr(detector, "normalizer", torch.ones(())).item())
-    assert min(totals[-3:]) < 0.7 * totals[0]
+    assert min(totals[-3:]) < 0.85 * totals[0]
 
 
 @each_kind
