@@ -14,6 +14,7 @@ from tqdm import tqdm
 from backbone.artifacts import write_json
 from backbone.provenance import Provenance, fingerprint_file, fingerprint_folder
 from detection.annotations import CocoAnnotations
+from detection.augmentation import Augmentation
 from detection.data import CocoDataset, collate
 from detection.detector import Detections, Detector
 from detection.evaluation import (
@@ -24,6 +25,9 @@ from detection.evaluation import (
     to_coco_results,
 )
 from detection.weights import load_detector
+
+EVALUATION_BATCH = 16
+"""Images at a time, where nobody says how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +168,9 @@ def score_detector_file(
     dataset = CocoDataset(
         annotations,
         image_root,
-        shortest_side_px=info.shortest_side_px,
-        longest_side_px=info.longest_side_px,
+        augmentation=Augmentation(
+            shortest_sides_px=(info.shortest_side_px,), longest_side_px=info.longest_side_px
+        ),
     )
     result = evaluate_detector(
         detector,

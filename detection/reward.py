@@ -22,10 +22,8 @@ from detection.config import DetectionRewardConfig
 from detection.data import CocoDataset, data_arguments, fingerprint_splits, load_splits
 from detection.detector import Detector, build_detector
 from detection.evaluation import CocoTruth
-from detection.inference import evaluate_detector
+from detection.inference import EVALUATION_BATCH, evaluate_detector
 from detection.steps import choose_device, seed_step, training_steps
-
-EVALUATION_BATCH = 16
 
 
 @dataclass(frozen=True)

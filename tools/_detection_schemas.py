@@ -16,6 +16,9 @@ class TrainDetector(TrainDetectorConfig):
     """The run's folder."""
     logger: LoggerConfig
     """Where figures are logged."""
+    dry_run: bool = False
+    """Only overfit one batch, within a minute, and say whether the set-up is sound; ``--dry-run``
+    is short for it."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -92,7 +92,7 @@ def test_a_detector_s_file_builds_it_again(kind, tmp_path):
         longest_side_px=96,
     )
     path = tmp_path / "detector.safetensors"
-    save_detector(path, detector, info, provenance={}, training_seconds=0.0)
+    save_detector(path, detector, info, provenance={}, training_seconds=0.0, evaluations={})
     loaded, read = load_detector(path)
     assert read == info
     assert type(loaded) is type(detector)
