@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 
 from hydra.core.config_store import ConfigStore
 
-from _detection_schemas import CompareBackbones, EvaluateDetector, Predict, TrainDetector
+from _detection_schemas import (
+    BenchmarkTraining,
+    CompareBackbones,
+    EvaluateDetector,
+    Predict,
+    TrainDetector,
+)
 from _run import CsvLoggerConfig, LoggerConfig, WandbLoggerConfig
 from _search_schemas import (
     BenchmarkProxy,
@@ -209,6 +215,7 @@ def register_schemas() -> None:
         "evaluate_detector_schema": EvaluateDetector,
         "predict_schema": Predict,
         "compare_backbones_schema": CompareBackbones,
+        "benchmark_training_schema": BenchmarkTraining,
         "run_pipeline_schema": RunPipeline,
     }.items():
         store(name=name, node=schema)
