@@ -12,6 +12,7 @@ python tools/benchmark_training.py size=full data=coco data.root=/data/coco num_
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import statistics
 import time
@@ -42,6 +43,7 @@ def main(config: DictConfig) -> None:
         from backbone.artifacts import write_text
         from detection.comparison import text_table
 
+        hide_announcements()
         contenders: dict[str, Measure] = {}
         for engine, detector in chosen_engines(settings).items():
             training = training_of(settings, detector)
@@ -58,6 +60,14 @@ def main(config: DictConfig) -> None:
         print(f"\n{text_table(('training', 'images/s', 'ratio', 'last loss'), rows)}\n")
         print(f"ratio: to the engine's plain loop; median of {settings.rounds} rounds")
         print(f"figures: {path}")
+
+
+def hide_announcements() -> None:
+    """Leave out what the libraries say of every training's start."""
+    import lightning.pytorch  # noqa: F401  # sets its logging level when imported
+
+    for name in ("lightning.pytorch", "lightning.fabric", "detectron2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def chosen_engines(settings: BenchmarkTraining) -> dict[str, DetectorConfig]:
@@ -92,7 +102,7 @@ def training_of(settings: BenchmarkTraining, detector: DetectorConfig) -> TrainD
             optimizer="sgd",
             learning_rate=settings.learning_rate,
             schedule="steps",
-            decay_at=[steps],
+            decay_at=[steps - 1],
             warmup_iterations=settings.warmup_steps,
             gradient_clip=0.0,
             horizontal_flip=False,
