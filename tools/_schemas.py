@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 
 from hydra.core.config_store import ConfigStore
 
-from _detection_schemas import CompareBackbones, EvaluateDetector, Predict, TrainDetector
+from _detection_schemas import (
+    BenchmarkTraining,
+    CompareBackbones,
+    EvaluateDetector,
+    Predict,
+    TrainDetector,
+)
 from _run import CsvLoggerConfig, LoggerConfig, WandbLoggerConfig
 from _search_schemas import (
     BenchmarkProxy,
@@ -23,8 +29,11 @@ from _shapes import ShapesConfig
 from backbone.config import PretrainConfig
 from detection.config import (
     DetectionRewardConfig,
+    Detectron2CascadeConfig,
     Detectron2DetectorConfig,
+    Detectron2RetinaNetConfig,
     TorchvisionDetectorConfig,
+    TorchvisionRetinaNetConfig,
     TrainDetectorConfig,
 )
 from search.config import (
@@ -216,12 +225,16 @@ def register_schemas() -> None:
         "evaluate_detector_schema": EvaluateDetector,
         "predict_schema": Predict,
         "compare_backbones_schema": CompareBackbones,
+        "benchmark_training_schema": BenchmarkTraining,
         "run_pipeline_schema": RunPipeline,
     }.items():
         store(name=name, node=schema)
     for group, name, choice in (
         ("detector", "torchvision_schema", TorchvisionDetectorConfig),
+        ("detector", "torchvision_retinanet_schema", TorchvisionRetinaNetConfig),
         ("detector", "detectron2_schema", Detectron2DetectorConfig),
+        ("detector", "detectron2_cascade_schema", Detectron2CascadeConfig),
+        ("detector", "detectron2_retinanet_schema", Detectron2RetinaNetConfig),
         ("space", "space_schema", SpaceConfig),
         ("strategy", "random_schema", RandomConfig),
         ("strategy", "controller_schema", ControllerConfig),
