@@ -12,6 +12,8 @@ from backbone.config import MIN_WIDTH, OPTIMIZERS
 
 NECK_NORMS = ("none", "batch")
 BAD_BOXES = ("error", "drop")
+EVALUATION_BACKENDS = ("faster-coco-eval", "pycocotools")
+"""The first is the default."""
 REWARD_PRECISIONS = ("32-true", "bf16-mixed")
 _LOWEST = {
     "neck_channels": 1,

@@ -18,11 +18,11 @@ from detection.data import CocoDataset, collate
 from detection.detector import Detections, Detector
 from detection.evaluation import (
     CocoMetrics,
-    CocoTruth,
     evaluate_coco,
     read_results,
     to_coco_results,
 )
+from detection.tables import CocoTruth
 from detection.weights import load_detector
 
 
