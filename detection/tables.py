@@ -6,7 +6,7 @@ any ids will do. Half a million detections take 30 MB where a list of dicts take
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from detection.annotations import coco_tables
 from detection.records import Integers, Numbers, Records, read_json
 
+Flags = NDArray[np.bool_]
 MAX_COORDINATE = 1e9
 """Boxes reach no further, in pixels; products of larger numbers would not be finite."""
 
@@ -46,7 +47,7 @@ class CocoTruth:
     """(N, 4) xywh in pixels."""
     areas: Numbers
     """(N,) square pixels."""
-    crowd: NDArray[np.bool_]
+    crowd: Flags
     """(N,) whether a box surrounds a crowd and not one object."""
 
     @classmethod
@@ -160,7 +161,7 @@ class FoundTable:
     def __len__(self) -> int:
         return self.scores.size
 
-    def take(self, rows: Integers | NDArray[np.bool_]) -> FoundTable:
+    def take(self, rows: Integers | Flags) -> FoundTable:
         """Return some rows, in the order asked for."""
         return FoundTable(*(getattr(self, f.name)[rows] for f in fields(self)))
 
@@ -179,7 +180,7 @@ def found_of(
     )
 
 
-def overlaps(found: Numbers, truth: Numbers, crowd: NDArray[np.bool_]) -> Numbers:
+def overlaps(found: Numbers, truth: Numbers, crowd: Flags) -> Numbers:
     """Return how far boxes overlap, as COCO has it, step by step in the order of its own code.
 
     Args:
@@ -210,3 +211,50 @@ def _boxes(records: Records) -> Numbers:
             at, f"has bbox {boxes[at].tolist()}; no number may pass {MAX_COORDINATE:.0e} pixels"
         )
     return boxes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageRows:
+    """What is in one image and what was found there, as rows of the two tables."""
+
+    image: int
+    """Its place."""
+    objects: Integers
+    """Those that are no crowds."""
+    crowds: Integers
+    found: Integers
+    """Best first; among equal scores the first given is first."""
+
+
+def each_image(
+    truth: CocoTruth, found: FoundTable, places: Integers, *, max_found: int
+) -> Iterator[ImageRows]:
+    """Go through images, each with its objects and its best detections.
+
+    Args:
+        truth: the objects.
+        found: the detections.
+        places: of the images, in the order to go through.
+        max_found: detections per image; the best are taken.
+    """
+    order = np.argsort(truth.images, kind="stable")
+    order_found = np.lexsort((-found.scores, found.images))
+    numbers = np.arange(truth.image_ids.size + 1)
+    bounds = np.searchsorted(truth.images[order], numbers)
+    bounds_found = np.searchsorted(found.images[order_found], numbers)
+    for image in places.tolist():
+        rows = order[bounds[image] : bounds[image + 1]]
+        first, last = bounds_found[image], bounds_found[image + 1]
+        crowd = truth.crowd[rows]
+        yield ImageRows(
+            image, rows[~crowd], rows[crowd], order_found[first : min(last, first + max_found)]
+        )
+
+
+def in_crowd(truth: CocoTruth, found: FoundTable, rows: ImageRows, *, iou: float) -> Flags:
+    """Return which of an image's detections lie in a crowd of their category, (D,)."""
+    if not rows.crowds.size:
+        return np.zeros(rows.found.size, dtype=np.bool_)
+    overlap = overlaps(found.boxes[rows.found][:, None], truth.boxes[rows.crowds], np.array(True))
+    same = found.labels[rows.found][:, None] == truth.labels[rows.crowds]
+    return (same & (overlap >= iou)).any(axis=1)
