@@ -26,6 +26,7 @@ setup(
         "numpy>=1.26",
         "pillow>=10.4",
         "tqdm>=4.66",
+        "msgspec>=0.19",
     ],
     extras_require={
         "wandb": ["wandb>=0.19"],

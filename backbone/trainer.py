@@ -66,6 +66,7 @@ def build_trainer(  # noqa: PLR0913  # a trainer has that many independent setti
     callbacks: Sequence[Callback],
     root: Path,
     distributed_sampler: bool = True,
+    accumulate: int = 1,
 ) -> L.Trainer:
     """Make a trainer; under torchrun it joins the other processes, on the CPU too.
 
@@ -84,6 +85,7 @@ def build_trainer(  # noqa: PLR0913  # a trainer has that many independent setti
         strategy="ddp" if processes > 1 else "auto",
         precision=precision,  # type: ignore[arg-type]  # a literal type; Lightning checks it
         gradient_clip_val=gradient_clip or None,
+        accumulate_grad_batches=accumulate,
         logger=list(loggers) or False,
         callbacks=[*callbacks, *own_bar],
         default_root_dir=root,
@@ -94,17 +96,19 @@ def build_trainer(  # noqa: PLR0913  # a trainer has that many independent setti
     )
 
 
-def resume_point(path: Path) -> ModelCheckpoint:
-    """Return a callback that keeps one checkpoint, after every epoch, at ``path``.
+def resume_point(path: Path, *, every_steps: int = 0) -> ModelCheckpoint:
+    """Return a callback that keeps one checkpoint at ``path``.
 
+    It is of the last epoch's end, or with ``every_steps`` of the last multiple of so many steps.
     Lightning writes it under another name and renames it, so it is whole at any time.
     """
     return ModelCheckpoint(
         dirpath=path.parent,
         filename=path.stem,
         save_top_k=1,
-        every_n_epochs=1,
-        save_on_train_epoch_end=True,
+        every_n_train_steps=every_steps or None,
+        every_n_epochs=None if every_steps else 1,
+        save_on_train_epoch_end=None if every_steps else True,
         enable_version_counter=False,
     )
 

@@ -7,12 +7,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypedDict
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from detection.config import BAD_BOXES
-from detection.records import Integers, Numbers, Records, read_json
+from detection.records import Integers, Numbers, Records, parse_json, read_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ class CocoAnnotations:
         if bad_boxes not in BAD_BOXES:
             raise ValueError(f"unknown bad_boxes {bad_boxes!r}; choose from {BAD_BOXES}")
         path = Path(path)
-        data, contents = read_json(path)
+        data, contents = read_coco(path)
         tables = coco_tables(path, data)
         images, categories = _read_images(tables["image"]), _read_categories(tables["category"])
         records = tables["annotation"]
@@ -130,6 +132,54 @@ class CocoAnnotations:
         if not 0 <= index < len(self.images):
             raise IndexError(f"image {index} of {len(self.images)} in {self.path}")
         return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+
+
+class _ImageRow(TypedDict, total=False):
+    id: Any
+    file_name: Any
+    width: Any
+    height: Any
+
+
+class _AnnotationRow(TypedDict, total=False):
+    id: Any
+    image_id: Any
+    category_id: Any
+    bbox: Any
+    area: Any
+    iscrowd: Any
+
+
+class _CategoryRow(TypedDict, total=False):
+    id: Any
+    name: Any
+
+
+class _CocoFile(TypedDict):
+    """What boxes need of a COCO JSON; the rest, outlines above all, is most of it."""
+
+    images: list[_ImageRow]
+    annotations: list[_AnnotationRow]
+    categories: list[_CategoryRow]
+
+
+def read_coco(path: str | Path) -> tuple[Any, bytes]:
+    """Read a COCO JSON, of its records only what boxes need: a fraction of the time and memory.
+
+    A file that is not of that form is read whole, for a message that says what it has.
+
+    Returns:
+        What the file holds, unchecked, and its bytes.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read or is not JSON.
+    """
+    contents = read_bytes(path)
+    try:
+        return msgspec.json.decode(contents, type=_CocoFile), contents
+    except (msgspec.DecodeError, RecursionError):
+        return parse_json(path, contents), contents
 
 
 def coco_tables(path: str | Path, data: object) -> Mapping[str, Records]:

@@ -12,8 +12,12 @@ from backbone.config import MIN_WIDTH, OPTIMIZERS
 
 NECK_NORMS = ("none", "batch")
 BAD_BOXES = ("error", "drop")
+<<<<<<< HEAD
 EVALUATION_BACKENDS = ("faster-coco-eval", "pycocotools")
 """The first is the default."""
+=======
+DETECTOR_SCHEDULES = ("cosine", "steps")
+>>>>>>> main
 REWARD_PRECISIONS = ("32-true", "bf16-mixed")
 _LOWEST = {
     "neck_channels": 1,
@@ -23,6 +27,17 @@ _LOWEST = {
     "max_detections": 1,
     "roi_samples": 0,
     "crop_levels": 0,
+}
+_LOWEST_OF_RECIPE = {
+    "iterations": 1,
+    "batch_size": 1,
+    "accumulate": 1,
+    "checkpoint_every": 1,
+    "jitter_side_px": 1,
+    "warmup_iterations": 0,
+    "reference_batch": 0,
+    "evaluate_every": 0,
+    "patience": 0,
 }
 
 
@@ -134,35 +149,91 @@ class DetectorRecipe:
     iterations: int
     """Optimizer steps."""
     batch_size: int
-    """Images per step and process."""
+    """Images at a time in each process."""
     optimizer: str
-    """``adamw``, ``muon`` or ``sgd``; see ``backbone.optimization.build_optimizer``."""
+    """``adamw``, ``muon`` or ``sgd``; see ``backbone.optimization.build_optimizer``. ``sgd`` is
+    detectron2's: momentum 0.9, no Nesterov, decay of biases too."""
     learning_rate: float
-    """Highest rate of the new layers; reached after the warm-up, then lowered to 0 along half a
-    cosine."""
+    """Highest rate of the new layers, reached after the warm-up."""
     backbone_rate: float = 1.0
     """The backbone's rate as a multiple of ``learning_rate``."""
     weight_decay: float = 1e-4
-    """Of weight matrices and filters only, not of biases and normalization."""
+    """Of weight matrices and filters, not of normalization; of biases under ``sgd`` only."""
+    schedule: str = "cosine"
+    """How the rate falls: ``cosine``, to 0 along half a cosine; or ``steps``, at ``decay_at``."""
+    decay_at: list[int] = field(default_factory=list)
+    """Steps at which the rate is multiplied by ``decay_factor``, ascending."""
+    decay_factor: float = 0.1
+    """See ``decay_at``; above 0, at most 1."""
     warmup_iterations: int = 100
     """Steps over which the rate rises linearly from 0."""
+    reference_batch: int = 0
+    """Images per step, over all processes, that rate and steps above are written for: with k
+    times as many the rate is k times as high and the steps are k times fewer (Goyal et al. 2017,
+    section 2.1). 0: they hold as they are."""
+    accumulate: int = 1
+    """Batches whose gradients make one step."""
     gradient_clip: float = 10.0
     """Greatest norm of the whole gradient; 0 for no limit."""
+    ema_decay: float = 0.0
+    """The weights that are evaluated and written are a moving average of this decay, 0 to 1; 0
+    takes the last ones."""
     horizontal_flip: bool = True
     """Whether half of the images are mirrored."""
     vertical_flip: bool = False
     """Whether half of the images are turned upside down: right for images without an up."""
+    shortest_sides_px: list[int] = field(default_factory=list)
+    """Multi-scale training: the shorter side of each image is one of these; empty: the data's."""
+    scale_jitter: list[float] = field(default_factory=list)
+    """Large-scale jitter: least and greatest factor by which images are scaled before a window is
+    cut out (Ghiasi et al. 2021: 0.1 and 2.0); empty: none."""
+    jitter_side_px: int = 1024
+    """Side of that window; at factor 1 it is the image's longer side."""
+    group_by_aspect: bool = False
+    """Whether a batch holds images that are all wider than high, or none that is: less padding."""
     checkpoint_every: int = 1000
     """Steps between the checkpoints from which a killed training goes on."""
+    evaluate_every: int = 0
+    """Steps between evaluations on the validation images; the weights with the best AP are the ones
+    that are written. 0: evaluates the last ones only."""
+    patience: int = 0
+    """Training ends after this many evaluations without a better AP; 0: never early."""
 
     def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"unknown optimizer {self.optimizer!r}; choose from {OPTIMIZERS}")
-        for name in ("iterations", "batch_size", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, choices in (("optimizer", OPTIMIZERS), ("schedule", DETECTOR_SCHEDULES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose from {choices}")
+        for name, lowest in _LOWEST_OF_RECIPE.items():
+            if getattr(self, name) < lowest:
+                raise ValueError(f"{name} must be at least {lowest}, not {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be at least 0 and below 1, not {self.ema_decay}")
+        self._check_schedule()
+        self._check_sizes()
+
+    def _check_schedule(self) -> None:
+        if list(self.decay_at) != sorted(self.decay_at) or not 0 < self.decay_factor <= 1:
+            raise ValueError(
+                f"decay_at must ascend and decay_factor be above 0 and at most 1, not "
+                f"{list(self.decay_at)} and {self.decay_factor}"
+            )
+        if (self.schedule == "steps") != bool(self.decay_at):
+            raise ValueError("schedule=steps and decay_at=[...] go together; give both or neither")
+        if self.patience and not self.evaluate_every:
+            raise ValueError("patience needs evaluate_every")
+
+    def _check_sizes(self) -> None:
+        jitter = list(self.scale_jitter)
+        if jitter and not (len(jitter) == 2 and 0 < jitter[0] <= jitter[1]):
+            raise ValueError(f"scale_jitter needs two ascending factors above 0, not {jitter}")
+        if jitter and self.shortest_sides_px:
+            raise ValueError("give shortest_sides_px or scale_jitter, not both")
+        if min(self.shortest_sides_px, default=1) < 1:
+            raise ValueError(
+                f"shortest_sides_px must be at least 1, not {list(self.shortest_sides_px)}"
+            )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from backbone.images import CACHE_BYTES, read_image
 from backbone.provenance import fingerprint_folder
 from detection.annotations import CocoAnnotations
+from detection.augmentation import Augmentation
 from detection.config import DetectionDataConfig, DetectorRecipe
 from detection.detector import Target
 
@@ -65,30 +65,6 @@ def collate(examples: Sequence[Example]) -> DetectionBatch:
     )
 
 
-def resize_image(
-    image: Tensor, *, shortest: int, longest: int
-) -> tuple[Tensor, tuple[float, float]]:
-    """Resize so that the shorter side is ``shortest`` unless the longer would pass ``longest``.
-
-    Args:
-        image: (3, H, W) uint8.
-        shortest: pixels.
-        longest: pixels.
-
-    Returns:
-        (3, h, w) float32 in [0, 1], and h / H and w / W.
-    """
-    height, width = image.shape[-2:]
-    scale = min(shortest / min(height, width), longest / max(height, width))
-    new_height, new_width = max(round(height * scale), 1), max(round(width * scale), 1)
-    pixels = image.float().div_(255)
-    if (new_height, new_width) != (height, width):
-        pixels = F.interpolate(
-            pixels[None], (new_height, new_width), mode="bilinear", antialias=True
-        )[0]
-    return pixels, (new_height / height, new_width / width)
-
-
 class CocoDataset(Dataset[Example]):
     """The images of one COCO JSON with their boxes.
 
@@ -97,11 +73,8 @@ class CocoDataset(Dataset[Example]):
     Args:
         annotations: the file, checked.
         image_root: folder that its file names start from.
-        shortest_side_px: see ``resize_image``.
-        longest_side_px: see ``resize_image``.
+        augmentation: the size that images are brought to, and what training changes.
         keep_empty: keep images without objects (crowds are no objects here).
-        horizontal_flip: mirror half of the images.
-        vertical_flip: turn half of the images upside down.
 
     Raises:
         FileNotFoundError: if the image folder is missing.
@@ -113,17 +86,13 @@ class CocoDataset(Dataset[Example]):
         annotations: CocoAnnotations,
         image_root: Path,
         *,
-        shortest_side_px: int,
-        longest_side_px: int,
+        augmentation: Augmentation,
         keep_empty: bool = True,
-        horizontal_flip: bool = False,
-        vertical_flip: bool = False,
     ) -> None:
         if not image_root.is_dir():
             raise FileNotFoundError(f"image folder {image_root} does not exist")
         self.annotations, self.image_root = annotations, image_root
-        self._limits = {"shortest": shortest_side_px, "longest": longest_side_px}
-        self._flips = (horizontal_flip, vertical_flip)
+        self._augmentation = augmentation
         self._indices = [
             index
             for index in range(len(annotations.images))
@@ -142,6 +111,12 @@ class CocoDataset(Dataset[Example]):
         return [self.annotations.images[index].id for index in self._indices]
 
     @property
+    def wide(self) -> list[bool]:
+        """Whether each image is wider than high, in order."""
+        images = self.annotations.images
+        return [images[index].width > images[index].height for index in self._indices]
+
+    @property
     def num_objects(self) -> int:
         """Objects in all images; crowds are none."""
         return sum(int((~self.annotations.crowd_of(index)).sum()) for index in self._indices)
@@ -155,19 +130,17 @@ class CocoDataset(Dataset[Example]):
         return smaller
 
     def __getitem__(self, item: int | tuple[int, int]) -> Example:
-        """Return an example; a pair is its position and the seed of its flips, without: none."""
+        """Return an example; a pair is its position and its augmentation's seed, without: none."""
         position, seed = item if isinstance(item, tuple) else (item, None)
         index = self._indices[position]
         record = self.annotations.images[index]
-        pixels = self._read(index)
-        image, (scale_y, scale_x) = resize_image(pixels, **self._limits)
         real = ~torch.from_numpy(self.annotations.crowd_of(index))
-        scale = torch.tensor([scale_x, scale_y, scale_x, scale_y], dtype=torch.float32)
-        boxes = torch.from_numpy(self.annotations.boxes_of(index))[real] * scale
-        labels = torch.from_numpy(self.annotations.labels_of(index))[real]
-        if seed is not None:
-            image, boxes = self._flip(image, boxes, torch.Generator().manual_seed(seed))
-        return Example(image, Target(boxes, labels), record.id, (record.height, record.width))
+        objects = Target(
+            torch.from_numpy(self.annotations.boxes_of(index))[real],
+            torch.from_numpy(self.annotations.labels_of(index))[real],
+        )
+        image, target = self._augmentation(self._read(index), objects, seed=seed)
+        return Example(image, target, record.id, (record.height, record.width))
 
     def _empty_cache(self) -> dict[int, Tensor] | None:
         records = (self.annotations.images[index] for index in self._indices)
@@ -183,28 +156,16 @@ class CocoDataset(Dataset[Example]):
             self._cache[index] = pixels
         return pixels
 
-    def _flip(
-        self, image: Tensor, boxes: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        x1, y1, x2, y2 = boxes.unbind(1)
-        horizontal, vertical = (torch.rand(2, generator=generator) < 0.5).tolist()
-        if self._flips[0] and horizontal:
-            image = image.flip(-1)
-            x1, x2 = image.shape[-1] - x2, image.shape[-1] - x1
-        if self._flips[1] and vertical:
-            image = image.flip(-2)
-            y1, y2 = image.shape[-2] - y2, image.shape[-2] - y1
-        return image, torch.stack([x1, y1, x2, y2], dim=1)
-
 
 def load_split(
-    config: DetectionDataConfig,
-    split: str,
-    *,
-    horizontal_flip: bool = False,
-    vertical_flip: bool = False,
+    config: DetectionDataConfig, split: str, *, recipe: DetectorRecipe | None = None
 ) -> CocoDataset:
-    """Open the ``train`` or ``val`` split; only training may drop images or flip them.
+    """Open the ``train`` or ``val`` split; only training may drop images or change them.
+
+    Args:
+        config: the data.
+        split: its name.
+        recipe: of the training that the images are for; None shows them as evaluation does.
 
     Raises:
         FileNotFoundError: if the root, the annotations or the images are missing.
@@ -218,29 +179,23 @@ def load_split(
     return CocoDataset(
         CocoAnnotations.load(path, bad_boxes=config.bad_boxes),
         root / (config.train_images if train else config.val_images),
-        shortest_side_px=config.shortest_side_px,
-        longest_side_px=config.longest_side_px,
+        augmentation=Augmentation.of_training(config, recipe)
+        if recipe
+        else Augmentation.none(config),
         keep_empty=config.keep_empty or not train,
-        horizontal_flip=horizontal_flip,
-        vertical_flip=vertical_flip,
     )
 
 
 def load_splits(
     config: DetectionDataConfig, recipe: DetectorRecipe
 ) -> tuple[CocoDataset, CocoDataset]:
-    """Open both splits for a training: ``train`` with its recipe's flips, and ``val``.
+    """Open both splits for a training: ``train`` with its recipe's augmentation, and ``val``.
 
     Raises:
         FileNotFoundError: as ``load_split``.
         ValueError: as ``load_split``, and if the two declare different categories.
     """
-    train = load_split(
-        config,
-        "train",
-        horizontal_flip=recipe.horizontal_flip,
-        vertical_flip=recipe.vertical_flip,
-    )
+    train = load_split(config, "train", recipe=recipe)
     val = load_split(config, "val")
     if train.annotations.categories != val.annotations.categories:
         raise ValueError(

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from backbone.artifacts import replacing, write_json
 from backbone.images import IMAGE_SUFFIXES, read_image
-from detection.data import resize_image
+from detection.augmentation import resize_image
 from detection.detector import Detections, Detector
 from detection.drawing import draw_detections
 from detection.inference import rescale

@@ -35,14 +35,29 @@ def read_json(path: str | Path) -> tuple[Any, bytes]:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read or is not JSON.
     """
+    contents = read_bytes(path)
+    return parse_json(path, contents), contents
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Return what a file holds.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read.
+    """
     try:
-        contents = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except FileNotFoundError as error:
         raise FileNotFoundError(f"file {path} does not exist") from error
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
+
+
+def parse_json(path: str | Path, contents: bytes) -> Any:
+    """Return what JSON says; raise a ValueError that names ``path`` if it is none."""
     try:
-        return json.loads(contents), contents
+        return json.loads(contents)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
 

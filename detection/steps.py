@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +12,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from backbone.optimization import build_optimizer, warmup_cosine
-from backbone.sampling import SEED_STEP, IterationSampler
+from backbone.optimization import build_optimizer, warmup_cosine, warmup_steps
+from backbone.sampling import SEED_STEP, GroupedBatchSampler, IterationSampler
 from detection.config import DetectorRecipe
-from detection.data import CocoDataset, DetectionBatch, collate
+from detection.data import CocoDataset, DetectionBatch, Example, collate
 from detection.detector import Detector
 
 
@@ -59,6 +61,33 @@ def total_loss(
     return total, losses
 
 
+def scale_recipe(recipe: DetectorRecipe, *, world_size: int) -> DetectorRecipe:
+    """Return a recipe whose rate and steps suit the images that a step really has.
+
+    k times ``reference_batch`` images make the rate k times as high and all numbers of steps k
+    times fewer, except those between checkpoints and evaluations.
+
+    Args:
+        recipe: unchanged if it has no ``reference_batch``.
+        world_size: processes that train together.
+    """
+    if not recipe.reference_batch:
+        return recipe
+    factor = recipe.batch_size * recipe.accumulate * world_size / recipe.reference_batch
+
+    def steps(number: int) -> int:
+        return max(round(number / factor), 1)
+
+    return replace(
+        recipe,
+        learning_rate=recipe.learning_rate * factor,
+        iterations=steps(recipe.iterations),
+        warmup_iterations=steps(recipe.warmup_iterations) if recipe.warmup_iterations else 0,
+        decay_at=[steps(number) for number in recipe.decay_at],
+        reference_batch=0,
+    )
+
+
 def build_schedule(detector: Detector, recipe: DetectorRecipe) -> tuple[Optimizer, LambdaLR]:
     """Return the optimizer of a recipe and the schedule of its rate, to be stepped together."""
     optimizer = build_optimizer(
@@ -68,9 +97,69 @@ def build_schedule(detector: Detector, recipe: DetectorRecipe) -> tuple[Optimize
         ],
         name=recipe.optimizer,
         weight_decay=recipe.weight_decay,
+        plain_sgd=True,
     )
+    if recipe.schedule == "steps":
+        return optimizer, warmup_steps(
+            optimizer,
+            warmup=recipe.warmup_iterations,
+            decay_at=recipe.decay_at,
+            factor=recipe.decay_factor,
+        )
     schedule = warmup_cosine(optimizer, warmup=recipe.warmup_iterations, total=recipe.iterations)
     return optimizer, schedule
+
+
+def build_batches(  # noqa: PLR0913  # an order of batches has that many independent causes
+    train: CocoDataset,
+    recipe: DetectorRecipe,
+    *,
+    steps: int,
+    steps_done: Callable[[], int],
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+) -> DataLoader[Example]:
+    """Return a training's batches, which depend on seed and step alone.
+
+    Args:
+        train: the images.
+        recipe: the batch, its accumulation and grouping.
+        steps: of the optimizer, in one pass through the loader.
+        steps_done: returns how many steps were taken before such a pass.
+        seed: of the order of images and of their augmentation.
+        rank: this process's number.
+        world_size: processes that train together.
+        num_workers: processes that read images.
+    """
+    batches = steps * recipe.accumulate
+    order: dict[str, Any] = {"seed": seed, "rank": rank, "world_size": world_size}
+    if recipe.group_by_aspect:
+        sampling: dict[str, Any] = {
+            "batch_sampler": GroupedBatchSampler(
+                train.wide,
+                batch_size=recipe.batch_size,
+                batches_per_epoch=batches,
+                batches_done=lambda: steps_done() * recipe.accumulate,
+                **order,
+            )
+        }
+    else:
+        sampler = IterationSampler(
+            len(train),
+            items_per_epoch=batches * recipe.batch_size,
+            items_done=lambda: steps_done() * recipe.accumulate * recipe.batch_size,
+            **order,
+        )
+        sampling = {"batch_size": recipe.batch_size, "sampler": sampler}
+    return DataLoader(
+        train,
+        **sampling,
+        collate_fn=collate,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+    )
 
 
 def training_steps(
@@ -84,13 +173,14 @@ def training_steps(
 ) -> Iterator[int]:
     """Train a detector and yield, after each step, how many were taken.
 
-    The steps are those of a training by ``detection.training``, without its files, bars and loggers
-    and their start-up. torch's own generators are seeded anew at every step.
+    The steps are those of a training by ``detection.training`` on one process, without its files,
+    bars and loggers and their start-up, evaluations and averaged weights. torch's own generators
+    are seeded anew for every batch.
 
     Args:
         detector: moved to ``device``; may be evaluated between two steps.
-        train: the images, with flips.
-        recipe: the schedule; ``checkpoint_every`` is not used.
+        train: the images, with their augmentation.
+        recipe: the schedule.
         seed: of the order of images, their flips, and what the engine samples.
         device: where to compute.
         precision: ``32-true`` or ``bf16-mixed``.
@@ -98,27 +188,23 @@ def training_steps(
     Raises:
         FloatingPointError: if the loss is not finite.
     """
+    recipe = scale_recipe(recipe, world_size=1)
     detector.to(device).to(memory_format=torch.channels_last)
     optimizer, schedule = build_schedule(detector, recipe)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    sampler = IterationSampler(
-        len(train),
-        items_per_epoch=recipe.iterations * recipe.batch_size,
-        items_done=lambda: 0,
-        seed=seed,
-        rank=0,
-        world_size=1,
-    )
-    loader = DataLoader(train, batch_size=recipe.batch_size, sampler=sampler, collate_fn=collate)
-    for step, batch in enumerate(loader):
+    loader = build_batches(train, recipe, steps=recipe.iterations, steps_done=lambda: 0, seed=seed)
+    for number, batch in enumerate(loader):
+        step, part = divmod(number, recipe.accumulate)
         detector.train()
-        seed_step(seed, step, device=device)
+        seed_step(seed, number, device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
             loss, _ = total_loss(detector, batch.to(device), step=step)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        torch.autograd.backward(loss / recipe.accumulate)
+        if part + 1 < recipe.accumulate:
+            continue
         if recipe.gradient_clip:
             nn.utils.clip_grad_norm_(parameters, recipe.gradient_clip)
         optimizer.step()
+        optimizer.zero_grad()
         schedule.step()
         yield step + 1

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detection.annotations import coco_tables
-from detection.records import Integers, Numbers, Records, read_json
+from detection.annotations import coco_tables, read_coco
+from detection.records import Integers, Numbers, Records, parse_json, read_bytes
 
 Flags = NDArray[np.bool_]
 MAX_COORDINATE = 1e9
@@ -59,7 +60,7 @@ class CocoTruth:
             ValueError: if the file is not COCO JSON or contradicts itself; the message names the
                 file, the record and the value.
         """
-        data, _ = read_json(path)
+        data, _ = read_coco(path)
         return cls.read(path, data)
 
     @classmethod
@@ -108,6 +109,16 @@ class CocoTruth:
         return replace(self, **{name: getattr(self, name)[keep] for name in columns})
 
 
+class _ResultRow(TypedDict, total=False):
+    """What is read of a detection; others may bring outlines."""
+
+    id: Any
+    image_id: Any
+    category_id: Any
+    bbox: Any
+    score: Any
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FoundTable:
     """Detections, in the order in which they were given."""
@@ -152,6 +163,27 @@ class FoundTable:
             at = int(negative.argmax())
             records.refuse(at, f"has bbox {records.rows[at]['bbox']} of negative width or height")
         return cls(images, labels, boxes, records.numbers("score"))
+
+    @classmethod
+    def load(cls, path: str | Path, *, truth: CocoTruth) -> FoundTable:
+        """Read a results file of any program.
+
+        Args:
+            path: JSON in COCO's results format.
+            truth: what it will be compared with.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is not JSON, and as ``read`` does.
+        """
+        contents = read_bytes(path)
+        try:
+            results = msgspec.json.decode(contents, type=list[_ResultRow])
+        except (msgspec.DecodeError, RecursionError):
+            results = parse_json(path, contents)  # for a message that says what it has
+        return cls.read(
+            results, image_ids=truth.image_ids, category_ids=truth.category_ids, source=path
+        )
 
     @property
     def areas(self) -> Numbers:

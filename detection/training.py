@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,38 +11,43 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks.weight_averaging import EMAWeightAveraging
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from backbone.pretrain import describe_backbone_source
 from backbone.provenance import Provenance, read_record, recorded_key
-from backbone.sampling import IterationSampler
 from backbone.specs import LEVELS, build_backbone
 from backbone.trainer import (
     Stopwatch,
+    all_processes,
     build_trainer,
     expected_warnings_hidden,
-    local_processes,
     resume_point,
 )
 from backbone.weights import read_about, read_current
+from detection.annotations import CocoAnnotations
 from detection.config import DetectorRecipe, TrainDetectorConfig
 from detection.data import (
     CocoDataset,
     DetectionBatch,
-    collate,
     data_arguments,
     fingerprint_splits,
     load_splits,
 )
 from detection.detector import Detector, build_detector
 from detection.evaluation import CocoMetrics
-from detection.inference import evaluate_detector, write_evaluation
-from detection.steps import build_schedule, choose_device, seed_step, total_loss
+from detection.inference import EVALUATION_BATCH, evaluate_detector, write_evaluation
+from detection.selection import BestWeights
+from detection.steps import (
+    build_batches,
+    build_schedule,
+    choose_device,
+    scale_recipe,
+    seed_step,
+    total_loss,
+)
 from detection.weights import DetectorInfo, load_detector, save_detector
-
-EVALUATION_BATCH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,7 @@ def train_detector(
         return DetectorResult(path, CocoMetrics.from_dict(record), record["seconds"], skipped=True)
 
     if not trained:
-        _train(config, train, path, provenance, loggers=loggers, callbacks=callbacks)
+        _train(config, train, val, path, provenance, loggers=loggers, callbacks=callbacks)
     # Read back what was written: the score is that of the file, and every process has its weights.
     detector, info = load_detector(path)
     evaluation = evaluate_detector(
@@ -107,14 +113,81 @@ def train_detector(
 def _train(
     config: TrainDetectorConfig,
     train: CocoDataset,
+    val: CocoDataset,
     path: Path,
     provenance: Provenance,
     *,
     loggers: Sequence[Logger],
     callbacks: Sequence[Callback],
 ) -> None:
+    recipe = scale_recipe(config.recipe, world_size=all_processes())
+    module = DetectorModule(build_new_detector(config, train.annotations), recipe, seed=config.seed)
+    checkpoint = path.parent / f"{provenance.key[:12]}-last.ckpt"
+    average = EMAWeightAveraging(decay=recipe.ema_decay) if recipe.ema_decay else None
+    best = (
+        BestWeights(
+            val,
+            every=recipe.evaluate_every,
+            patience=recipe.patience,
+            average=average,
+        )
+        if recipe.evaluate_every
+        else None
+    )
+    own = [callback for callback in (average, best) if callback is not None]
+    trainer = build_trainer(
+        max_epochs=1,
+        max_steps=recipe.iterations,
+        precision=config.precision,
+        accelerator=config.accelerator,
+        gradient_clip=recipe.gradient_clip,
+        accumulate=recipe.accumulate,
+        loggers=loggers,
+        callbacks=[*callbacks, *own, resume_point(checkpoint, every_steps=recipe.checkpoint_every)],
+        root=path.parent,
+        distributed_sampler=False,
+    )
+    loader = build_batches(
+        train,
+        recipe,
+        steps=recipe.iterations,
+        steps_done=lambda: trainer.global_step,
+        seed=config.seed,
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
+        num_workers=config.num_workers,
+    )
+    with expected_warnings_hidden(), _told_where_to_go_on(checkpoint):
+        trainer.fit(
+            module,
+            loader,
+            ckpt_path=str(checkpoint) if checkpoint.is_file() else None,
+            weights_only=True,
+        )
+    if best is not None:
+        best.restore(module)
+    if trainer.is_global_zero:
+        save_detector(
+            path,
+            module.detector,
+            _describe(config, train.annotations),
+            provenance=provenance.to_dict(),
+            training_seconds=module.seconds,
+            evaluations=best.history if best else {},
+        )
+        checkpoint.unlink(missing_ok=True)
+    trainer.strategy.barrier()
+
+
+def build_new_detector(config: TrainDetectorConfig, annotations: CocoAnnotations) -> Detector:
+    """Return the detector that a training starts from; seeds all generators.
+
+    Raises:
+        FileNotFoundError: if the spec's file is missing.
+        ValueError: if the spec names nothing, or the detector does not fit the backbone.
+        ImportError: if the engine is not installed.
+    """
     L.seed_everything(config.seed, verbose=False)
-    annotations, recipe = train.annotations, config.recipe
     backbone = build_backbone(
         config.backbone,
         pretrained=config.pretrained,
@@ -124,63 +197,33 @@ def _train(
     )
     if config.activation_checkpointing:
         backbone.checkpoint_activations()
-    detector = build_detector(
-        backbone, num_classes=len(annotations.categories), config=config.detector
+    return build_detector(backbone, num_classes=len(annotations.categories), config=config.detector)
+
+
+def _describe(config: TrainDetectorConfig, annotations: CocoAnnotations) -> DetectorInfo:
+    return DetectorInfo(
+        config=config.detector,
+        class_names=annotations.class_names,
+        category_ids=annotations.category_ids,
+        shortest_side_px=config.data.shortest_side_px,
+        longest_side_px=config.data.longest_side_px,
     )
-    module = DetectorModule(detector, recipe, seed=config.seed)
-    steps = min(recipe.checkpoint_every, recipe.iterations)
-    checkpoint = path.parent / f"{provenance.key[:12]}-last.ckpt"
-    trainer = build_trainer(
-        max_epochs=-1,
-        max_steps=recipe.iterations,
-        precision=config.precision,
-        accelerator=config.accelerator,
-        gradient_clip=recipe.gradient_clip,
-        loggers=loggers,
-        callbacks=[*callbacks, resume_point(checkpoint)],
-        root=path.parent,
-        distributed_sampler=False,
-    )
-    sampler = IterationSampler(
-        len(train),
-        items_per_epoch=steps * recipe.batch_size,
-        items_done=lambda: trainer.global_step * recipe.batch_size,
-        seed=config.seed,
-        rank=trainer.global_rank,
-        world_size=trainer.world_size,
-    )
-    loader = DataLoader(
-        train,
-        batch_size=recipe.batch_size,
-        sampler=sampler,
-        collate_fn=collate,
-        num_workers=config.num_workers,
-        persistent_workers=config.num_workers > 0,
-    )
-    with expected_warnings_hidden():
-        trainer.fit(
-            module,
-            loader,
-            ckpt_path=str(checkpoint) if checkpoint.is_file() else None,
-            weights_only=True,
+
+
+@contextmanager
+def _told_where_to_go_on(checkpoint: Path) -> Iterator[None]:
+    """Add the last good checkpoint to the message about a loss that is not finite."""
+    try:
+        yield
+    except FloatingPointError as error:
+        state = (
+            f"the last good checkpoint is {checkpoint}"
+            if checkpoint.is_file()
+            else "there is no checkpoint yet"
         )
-    if trainer.is_global_zero:
-        info = DetectorInfo(
-            config=config.detector,
-            class_names=annotations.class_names,
-            category_ids=annotations.category_ids,
-            shortest_side_px=config.data.shortest_side_px,
-            longest_side_px=config.data.longest_side_px,
-        )
-        save_detector(
-            path,
-            detector,
-            info,
-            provenance=provenance.to_dict(),
-            training_seconds=module.seconds,
-        )
-        checkpoint.unlink(missing_ok=True)
-    trainer.strategy.barrier()
+        raise FloatingPointError(
+            f"{error}; {state}; try a lower recipe.learning_rate or more recipe.warmup_iterations"
+        ) from error
 
 
 class DetectorModule(L.LightningModule):
@@ -208,9 +251,11 @@ class DetectorModule(L.LightningModule):
     def on_train_start(self) -> None:
         self._stopwatch.lap()
 
-    def on_train_batch_start(self, *_: Any) -> None:
-        step = self.global_step * self.trainer.world_size + self.global_rank
-        seed_step(self.seed, step, device=self.device)
+    def on_train_batch_start(self, batch: DetectionBatch, index: int) -> None:
+        parts = self.recipe.accumulate
+        number = self.global_step * parts + index % parts
+        place = number * self.trainer.world_size + self.global_rank
+        seed_step(self.seed, place, device=self.device)
 
     def on_train_batch_end(self, *_: Any) -> None:
         self.seconds += self._stopwatch.lap()
@@ -240,7 +285,7 @@ def _provenance(config: TrainDetectorConfig, train: CocoDataset, val: CocoDatase
             "norm": config.norm,
             "seed": config.seed,
             "precision": config.precision,
-            "processes": local_processes(),
+            "processes": all_processes(),
         },
         inputs={"backbone": describe_backbone_source(config.backbone, grayscale=config.grayscale)},
         data=fingerprint_splits(train, val),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ class DetectorInfo:
     category_ids: tuple[int, ...]
     """COCO's category id of each class."""
     shortest_side_px: int
-    """Images are resized as in training; see ``detection.data.resize_image``."""
+    """Images are resized as in training; see ``detection.augmentation.resize_image``."""
     longest_side_px: int
 
 
@@ -43,8 +44,18 @@ def save_detector(
     *,
     provenance: Mapping[str, Any],
     training_seconds: float,
+    evaluations: Mapping[int, float],
 ) -> None:
-    """Write ``detector.safetensors``, whole or not at all."""
+    """Write ``detector.safetensors``, whole or not at all.
+
+    Args:
+        path: the file.
+        detector: its weights.
+        info: how to use it.
+        provenance: how it was made.
+        training_seconds: wall-clock time.
+        evaluations: step -> AP in percent, of evaluations while it trained.
+    """
     engine = next(name for name, kind in ENGINES.items() if isinstance(info.config, kind))
     about = {
         "kind": "detector",
@@ -57,6 +68,9 @@ def save_detector(
         "shortest_side_px": info.shortest_side_px,
         "longest_side_px": info.longest_side_px,
         "training_seconds": training_seconds,
+        "evaluations": {
+            str(step): None if math.isnan(ap) else ap for step, ap in evaluations.items()
+        },
         "provenance": dict(provenance),
     }
     save_weights(path, detector.state_dict(), about)

@@ -26,6 +26,7 @@ from _schemas import register_schemas
 
 CONFIG_DIR = Path(__file__).parents[1] / "conf"
 HELP_FLAGS = ("--help", "-h")
+SHORT_FORMS = {"--dry-run": "dry_run=true"}
 SWEEP_FLAGS = ("--multirun", "-m")
 LINE_WIDTH = 100
 
@@ -41,6 +42,7 @@ def start_tool(main: Callable[[], None], *, about: str | None) -> None:
         about: the script's docstring: one sentence and example commands.
     """
     register_schemas()
+    sys.argv[1:] = [SHORT_FORMS.get(argument, argument) for argument in sys.argv[1:]]
     tool, arguments = Path(sys.argv[0]).stem, sys.argv[1:]
     wants_help = any(flag in arguments for flag in HELP_FLAGS)
     is_sweep = any(flag in arguments for flag in SWEEP_FLAGS)  # values may be lists of values

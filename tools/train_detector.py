@@ -6,14 +6,17 @@ python tools/train_detector.py                                          # demons
 python tools/train_detector.py backbone=runs/pretrain/backbone.safetensors
 python tools/train_detector.py experiment=coco_1x data.root=/data/coco \
     backbone=timm:resnet50 pretrained=true
+python tools/train_detector.py --dry-run          # is the set-up sound? within a minute
 torchrun --nproc-per-node 2 tools/train_detector.py
 """
 
 import os
+import sys
 
 import hydra
 from omegaconf import DictConfig
 
+from _detection_schemas import TrainDetector
 from _entry import start_tool
 from _run import log_images, plain_errors, start_run
 
@@ -27,6 +30,8 @@ def main(config: DictConfig) -> None:
 
         run = start_run(config)
         settings, out = run.settings, run.out
+        if settings.dry_run:
+            sys.exit(_try(settings))
         result = train_detector(settings, out, loggers=run.loggers)
         if int(os.environ.get("RANK", "0")) == 0:
             picture = draw_showcase(result.path, settings.data, out / "detections.png")
@@ -37,6 +42,14 @@ def main(config: DictConfig) -> None:
             state = "already there" if result.skipped else f"{result.seconds:.0f} s"
             print(describe_metrics(result.metrics))
             print(f"detector: {result.path}  ({state})\ndetections: {picture}")
+
+
+def _try(settings: TrainDetector) -> int:
+    from detection.dry_run import try_training
+
+    outcome = try_training(settings)
+    print(outcome.describe())
+    return 1 if outcome.faults else 0
 
 
 if __name__ == "__main__":

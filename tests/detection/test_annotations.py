@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from detection.annotations import CocoAnnotations
+from detection.annotations import CocoAnnotations, read_coco
 
 GOOD = {
     "images": [
@@ -105,3 +105,22 @@ def test_a_box_that_rounding_put_over_the_edge_is_clipped(tmp_path):
     np.testing.assert_array_equal(
         CocoAnnotations.load(path).boxes_of(1)[0], np.float32([70.5, 20, 100, 60])
     )
+
+
+def test_what_boxes_do_not_need_is_not_kept(tmp_path):
+    def edit(data):
+        data["annotations"][0]["segmentation"] = [[1.5, 2, 3, 4, 5, 6]]
+        data["images"][0]["coco_url"] = "http://example.org/a.png"
+        data["info"] = {"year": 2017}
+
+    data, _ = read_coco(write(tmp_path, edit))
+    assert set(data) == {"images", "annotations", "categories"}
+    assert "segmentation" not in data["annotations"][0]
+    assert data["images"][0] == GOOD["images"][0]
+
+
+def test_a_file_of_another_form_is_read_whole_for_the_message(tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps({"pictures": [], "notes": 3}))
+    with pytest.raises(ValueError, match=r"lacks .*'images'.*it has \['notes', 'pictures'\]"):
+        CocoAnnotations.load(path)

@@ -1,93 +1,27 @@
 import json
+import warnings
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from backbone.optimization import build_optimizer, warmup_steps
 from backbone.sampling import IterationSampler
+from backbone.weights import read_about
+from detection import selection
+from detection.augmentation import resize_image
 from detection.config import (
-    DetectionDataConfig,
     DetectorRecipe,
-    TorchvisionDetectorConfig,
-    TrainDetectorConfig,
 )
-from detection.data import load_split, resize_image
+from detection.data import load_split
+from detection.steps import scale_recipe
+from detection.torchvision_engine import TorchvisionDetector
 from detection.training import DetectorModule, train_detector
 from detection.weights import load_detector
 
-SIDE = 64
 
-
-@pytest.fixture(scope="module")
-def data_root(tmp_path_factory):
-    """Bright squares on noise, two categories by colour, a crowd, and an image without objects."""
-    root = tmp_path_factory.mktemp("coco")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 6), ("val", 4)):
-        (root / split).mkdir()
-        images, annotations = [], []
-        for number in range(1, count + 1):
-            pixels = rng.integers(0, 80, (SIDE, SIDE, 3), dtype=np.uint8)
-            for _ in range(0 if number == 2 else 2):
-                x, y = (int(v) for v in rng.integers(0, SIDE - 24, 2))
-                channel = int(rng.integers(2))
-                pixels[y : y + 20, x : x + 20, channel] = 255
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": number,
-                        "category_id": (3, 7)[channel],
-                        "bbox": [x, y, 20, 20],
-                        "area": 400,
-                        "iscrowd": int(number == 3 and len(annotations) % 2),
-                    }
-                )
-            Image.fromarray(pixels).save(root / split / f"{number}.png")
-            images.append(
-                {"id": number, "file_name": f"{number}.png", "width": SIDE, "height": SIDE}
-            )
-        categories = [{"id": 3, "name": "red"}, {"id": 7, "name": "green"}]
-        text = json.dumps({"images": images, "annotations": annotations, "categories": categories})
-        (root / f"{split}.json").write_text(text)
-    return root
-
-
-def config(data_root, **changes):
-    settings = {
-        "backbone": "nasnet_a:1@96",
-        "detector": TorchvisionDetectorConfig(
-            anchor_sizes=[8, 16, 32, 64],
-            neck_channels=8,
-            head_features=16,
-            proposals_train=20,
-            proposals_test=20,
-            roi_batch=16,
-        ),
-        "data": DetectionDataConfig(
-            root=str(data_root),
-            train_annotations="train.json",
-            train_images="train",
-            val_annotations="val.json",
-            val_images="val",
-            shortest_side_px=SIDE,
-            longest_side_px=SIDE,
-        ),
-        "recipe": DetectorRecipe(
-            iterations=6,
-            batch_size=2,
-            optimizer="adamw",
-            learning_rate=1e-3,
-            warmup_iterations=1,
-            checkpoint_every=2,
-        ),
-        "accelerator": "cpu",
-    }
-    return TrainDetectorConfig(**(settings | changes))
-
-
-def test_training_leaves_a_detector_results_and_metrics_that_agree(data_root, tmp_path):
-    result = train_detector(config(data_root), tmp_path)
+def test_training_leaves_a_detector_results_and_metrics_that_agree(config, tmp_path):
+    result = train_detector(config(), tmp_path)
     detector, info = load_detector(result.path)
     assert (info.class_names, info.category_ids) == (("red", "green"), (3, 7))
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -100,50 +34,48 @@ def test_training_leaves_a_detector_results_and_metrics_that_agree(data_root, tm
     assert not list(tmp_path.glob("*.ckpt"))
 
 
-def test_it_is_made_once_and_again_when_anything_differs(data_root, tmp_path):
-    first = train_detector(config(data_root), tmp_path)
-    again = train_detector(config(data_root), tmp_path)
+def test_it_is_made_once_and_again_when_anything_differs(config, tmp_path):
+    first = train_detector(config(), tmp_path)
+    again = train_detector(config(), tmp_path)
     assert (first.skipped, again.skipped) == (False, True)
     assert again.metrics.ap == first.metrics.ap
-    assert not train_detector(config(data_root, seed=1), tmp_path).skipped
+    assert not train_detector(config(seed=1), tmp_path).skipped
 
 
-def test_only_the_evaluation_is_done_again_if_only_that_is_missing(
-    data_root, tmp_path, monkeypatch
-):
-    first = train_detector(config(data_root), tmp_path)
+def test_only_the_evaluation_is_done_again_if_only_that_is_missing(config, tmp_path, monkeypatch):
+    first = train_detector(config(), tmp_path)
     (tmp_path / "metrics.json").unlink()
     monkeypatch.setattr(DetectorModule, "training_step", lambda *_: pytest.fail("trained again"))
-    assert train_detector(config(data_root), tmp_path).metrics.ap == first.metrics.ap
+    assert train_detector(config(), tmp_path).metrics.ap == first.metrics.ap
 
 
 def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
-    data_root, tmp_path, interruption
+    config, tmp_path, interruption
 ):
-    whole = train_detector(config(data_root), tmp_path / "whole")
+    whole = train_detector(config(), tmp_path / "whole")
     with interruption(DetectorModule, at=lambda module, _: module.global_step == 3):
-        train_detector(config(data_root), tmp_path / "parts")
+        train_detector(config(), tmp_path / "parts")
     assert list((tmp_path / "parts").glob("*.ckpt"))
-    resumed = train_detector(config(data_root), tmp_path / "parts")
+    resumed = train_detector(config(), tmp_path / "parts")
     one = load_detector(whole.path)[0].state_dict()
     other = load_detector(resumed.path)[0].state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_images(
-    data_root, tmp_path, monkeypatch
+    config, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(
         "detection.torchvision_engine.TorchvisionDetector.losses",
         lambda *_: {"loss": torch.tensor(float("nan"), requires_grad=True)},
     )
     with pytest.raises(FloatingPointError, match=r"loss is nan at step 0 on images \[\d, \d\]"):
-        train_detector(config(data_root), tmp_path)
+        train_detector(config(), tmp_path)
     assert not (tmp_path / "detector.safetensors").exists()
 
 
-def test_training_leaves_out_crowds_and_images_without_objects(data_root):
-    settings = config(data_root).data
+def test_training_leaves_out_crowds_and_images_without_objects(config):
+    settings = config().data
     train = load_split(settings, "train")
     assert [train[i].image_id for i in range(len(train))] == [1, 3, 4, 5, 6]
     crowd_image = next(e for e in (train[i] for i in range(len(train))) if e.image_id == 3)
@@ -151,10 +83,11 @@ def test_training_leaves_out_crowds_and_images_without_objects(data_root):
     assert len(load_split(settings, "val")) == 4
 
 
-def test_flipped_boxes_surround_the_same_pixels(data_root):
-    settings = config(data_root).data
+def test_flipped_boxes_surround_the_same_pixels(config):
+    settings = config().data
     plain = load_split(settings, "train")[0]
-    flipped = load_split(settings, "train", horizontal_flip=True, vertical_flip=True)
+    recipe = replace(config().recipe, vertical_flip=True)
+    flipped = load_split(settings, "train", recipe=recipe)
     seen = set()
     for seed in range(20):
         example = flipped[0, seed]
@@ -167,8 +100,8 @@ def test_flipped_boxes_surround_the_same_pixels(data_root):
     assert len(seen) == 4
 
 
-def test_a_missing_root_is_named(data_root, tmp_path):
-    settings = config(data_root).data
+def test_a_missing_root_is_named(config, tmp_path):
+    settings = config().data
     settings.root = str(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"data root .*nowhere does not exist"):
         load_split(settings, "train")
@@ -205,3 +138,120 @@ def test_processes_share_a_stream_that_shows_every_image_once_per_pass():
     passes = [stream[i : i + 7] for i in range(0, len(stream), 7)]
     assert all(sorted(one) == list(range(7)) for one in passes)
     assert len({tuple(one) for one in passes}) > 1
+
+
+def ambitious(config, **changes):
+    """Every option of a training that keeps a state."""
+    recipe = {
+        "iterations": 7,
+        "accumulate": 2,
+        "ema_decay": 0.5,
+        "group_by_aspect": True,
+        "evaluate_every": 2,
+        "schedule": "steps",
+        "decay_at": [4, 6],
+        "optimizer": "sgd",
+        "shortest_sides_px": [48, 64],
+    }
+    base = config()
+    return replace(base, recipe=replace(base.recipe, **(recipe | changes)))
+
+
+def same_weights(one, other):
+    one, other = (load_detector(path)[0].state_dict() for path in (one, other))
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_averages_evaluations_and_accumulation_go_on_exactly_too(config, tmp_path, interruption):
+    whole = train_detector(ambitious(config), tmp_path / "whole")
+    with interruption(DetectorModule, at=lambda module, _: module.global_step == 5):
+        train_detector(ambitious(config), tmp_path / "parts")
+    resumed = train_detector(ambitious(config), tmp_path / "parts")
+    assert same_weights(whole.path, resumed.path)
+    histories = [read_about(result.path)["evaluations"] for result in (whole, resumed)]
+    assert histories[0] == histories[1]
+    assert list(histories[0]) == ["2", "4", "6", "7"]
+
+
+@pytest.fixture
+def aps(monkeypatch):
+    """Let evaluations give these APs one after the other, and count steps."""
+
+    def set_aps(values):
+        real, left = selection.evaluate_detector, iter(values)
+
+        def evaluate(*args, **kwargs):
+            result = real(*args, **kwargs)
+            return replace(result, metrics=replace(result.metrics, ap=next(left)))
+
+        monkeypatch.setattr(selection, "evaluate_detector", evaluate)
+
+    return set_aps
+
+
+def test_the_weights_with_the_best_ap_are_written(config, tmp_path, aps):
+    plain = {"evaluate_every": 0, "ema_decay": 0.0}
+    early = train_detector(
+        ambitious(config, **plain | {"iterations": 4, "checkpoint_every": 4}), tmp_path / "early"
+    )
+    aps([10.0, 30.0, 20.0, float("nan")])
+    best = train_detector(ambitious(config, ema_decay=0.0), tmp_path / "best")
+    assert same_weights(early.path, best.path)
+    history = read_about(best.path)["evaluations"]
+    assert history == {"2": 10.0, "4": 30.0, "6": 20.0, "7": None}
+
+
+def test_a_training_that_no_longer_improves_ends_early(config, tmp_path, aps):
+    aps([30.0, 20.0, 30.0, 50.0])
+    result = train_detector(ambitious(config, patience=2), tmp_path)
+    assert read_about(result.path)["evaluations"] == {"2": 30.0, "4": 20.0, "6": 30.0}
+
+
+def test_a_nan_names_the_last_good_checkpoint(config, tmp_path, monkeypatch):
+    real = TorchvisionDetector.losses
+    calls = []
+
+    def losses(self, *args):
+        calls.append(1)
+        return {
+            k: v * (float("nan") if len(calls) > 3 else 1) for k, v in real(self, *args).items()
+        }
+
+    monkeypatch.setattr(TorchvisionDetector, "losses", losses)
+    with pytest.raises(
+        FloatingPointError, match=r"step 3 on images .*last good checkpoint is .*ckpt"
+    ):
+        train_detector(config(), tmp_path)
+
+
+def test_a_recipe_scales_with_the_batch():
+    recipe = DetectorRecipe(
+        iterations=90000, batch_size=2, accumulate=2, optimizer="sgd", learning_rate=0.02,
+        warmup_iterations=1000, schedule="steps", decay_at=[60000, 80000], reference_batch=16,
+    )  # fmt: skip
+    scaled = scale_recipe(recipe, world_size=2)
+    assert scaled.learning_rate == pytest.approx(0.01)
+    assert (scaled.iterations, scaled.warmup_iterations) == (180000, 2000)
+    assert scaled.decay_at == [120000, 160000]
+    assert scale_recipe(scaled, world_size=2) == scaled
+
+
+def test_steps_and_sgd_are_detectron2s():
+    solver = pytest.importorskip("detectron2.solver.lr_scheduler")
+    build = pytest.importorskip("detectron2.solver.build")
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    ours = build_optimizer([(network, 0.1)], name="sgd", weight_decay=1e-4, plain_sgd=True)
+    groups = build.get_default_optimizer_params(
+        network, base_lr=0.1, weight_decay=1e-4, weight_decay_norm=0.0
+    )
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert {id(p): g["weight_decay"] for g in ours.param_groups for p in g["params"]} == decays
+    theirs = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    mine = warmup_steps(ours, warmup=10, decay_at=[20, 30], factor=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no optimizer takes a step here
+        other = solver.WarmupMultiStepLR(theirs, [20, 30], warmup_iters=10)
+        for _ in range(40):
+            assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"])
+            mine.step()
+            other.step()
