@@ -12,12 +12,9 @@ from backbone.config import MIN_WIDTH, OPTIMIZERS
 
 NECK_NORMS = ("none", "batch")
 BAD_BOXES = ("error", "drop")
-<<<<<<< HEAD
 EVALUATION_BACKENDS = ("faster-coco-eval", "pycocotools")
 """The first is the default."""
-=======
 DETECTOR_SCHEDULES = ("cosine", "steps")
->>>>>>> main
 REWARD_PRECISIONS = ("32-true", "bf16-mixed")
 _LOWEST = {
     "neck_channels": 1,

@@ -38,7 +38,7 @@ class EvaluateDetector:
     results: str = ""
     """Detections in COCO's results format, of any program, to score instead."""
     task: str = "detection"
-    """``detection``: COCO's figures; ``localization``: how often the surest box is on the object."""
+    """``detection``: COCO's figures; ``localization``: is the surest box on the object?"""
     backend: str = EVALUATION_BACKENDS[0]
     """``faster-coco-eval``, or ``pycocotools``, the reference; the figures are the same."""
     score_threshold: float = 0.5
