@@ -195,8 +195,8 @@ class RunPipeline:
     def __post_init__(self) -> None:
         if self.at_once < 1:
             raise ValueError(f"at_once must be at least 1, not {self.at_once}")
-        stages = {"reward": self.reward, "pretrain": self.pretrain}
-        missing = [name for name, stage in stages.items() if not stage.data_root]
+        roots = {"reward": self.reward.data_root, "pretrain": self.pretrain.data_root}
+        missing = [name for name, root in roots.items() if not root]
         if missing:
             raise ValueError(f"give {' '.join(f'{name}.data_root=...' for name in missing)}")
 
