@@ -22,6 +22,9 @@ EXPERIMENTS = {
     "real_cpu": "run_pipeline",
     "coco_1x": "train_detector",
     "detector_cpu": "train_detector",
+    "paper_nasnet_a_large_coco": "train_detector",
+    "paper_nasnet_a_mobile_coco": "train_detector",
+    "nasnet_a_large_fpn_coco": "train_detector",
     "nasnet_a_mobile_imagenet": "pretrain_backbone",
     "nasnet_a_large_imagenet": "pretrain_backbone",
     "nasnet_a_cifar10": "pretrain_backbone",
@@ -87,7 +90,8 @@ def test_every_experiment_is_tested():
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_fits_its_schema(name):
-    assert settings(EXPERIMENTS[name], f"experiment={name}", *PLACES.get(name, []))
+    extra = ["data.root=/data/coco"] if name.endswith("coco") else PLACES.get(name, [])
+    assert settings(EXPERIMENTS[name], f"experiment={name}", *extra)
 
 
 def test_a_wrong_value_is_refused_by_the_dataclass():
