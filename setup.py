@@ -19,6 +19,7 @@ setup(
         "optuna>=5",
         "safetensors>=0.5",
         "pycocotools>=2.0.8",
+        "faster-coco-eval>=1.8,<1.9",  # its compiled functions are called one by one
         "hydra-core>=1.3.2",
         "omegaconf>=2.3,<2.4",
         "matplotlib>=3.9",

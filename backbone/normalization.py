@@ -121,7 +121,9 @@ def recomputation(module: nn.Module) -> Iterator[None]:
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
-        norm.num_batches_tracked = None
+        if norm.num_batches_tracked is not None:
+            # A copy is counted up instead; without any, SyncBatchNorm would refuse.
+            norm.num_batches_tracked = norm.num_batches_tracked.clone()
     try:
         yield
     finally:

@@ -220,13 +220,7 @@ def _read_images(records: Records) -> tuple[ImageRecord, ...]:
 
 
 def _read_categories(records: Records) -> tuple[Category, ...]:
-    ids, names = records.unique("id"), records.texts("name")
-    if len(set(names)) < len(names):
-        name = next(name for name in names if names.count(name) > 1)
-        raise ValueError(
-            f"{records.source}: {names.count(name)} categories are called {name!r}; "
-            "every category needs its own name"
-        )
+    ids, names = records.unique("id"), records.distinct_texts("name")
     return tuple(Category(int(ids[i]), names[i]) for i in np.argsort(ids))
 
 

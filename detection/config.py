@@ -13,6 +13,8 @@ from backbone.config import MIN_WIDTH, OPTIMIZERS
 NECKS = ("fpn", "none")
 NECK_NORMS = ("none", "batch")
 BAD_BOXES = ("error", "drop")
+EVALUATION_BACKENDS = ("faster-coco-eval", "pycocotools")
+"""The first is the default."""
 DETECTOR_SCHEDULES = ("cosine", "steps")
 REWARD_PRECISIONS = ("32-true", "bf16-mixed")
 _LOWEST = {

@@ -1,9 +1,7 @@
-"""COCO's box metrics, as ``pycocotools`` computes them."""
+"""COCO's box metrics, as ``pycocotools`` computes them, by either of two backends."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -11,12 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from detection.annotations import CocoAnnotations, coco_tables
+from detection.annotations import CocoAnnotations
+from detection.coco_backends import (
+    AREAS,
+    IOU_THRESHOLDS,
+    MAX_DETECTIONS,
+    CocoArrays,
+    compute_arrays,
+)
+from detection.config import EVALUATION_BACKENDS
 from detection.detector import Detections
-from detection.records import Records, read_json
+from detection.records import Numbers, read_json
+from detection.tables import CocoTruth, FoundTable, found_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,88 +51,96 @@ class CocoMetrics:
     ar_large: float
     per_class: Mapping[str, float] = field(default_factory=dict)
     """Name of a category -> its AP."""
+    per_class_ap50: Mapping[str, float] = field(default_factory=dict)
+    per_class_ar: Mapping[str, float] = field(default_factory=dict)
+    """With 100 detections per image."""
+    per_iou: Mapping[str, float] = field(default_factory=dict)
+    """IoU as 0.50, 0.55, ... 0.95 -> AP there."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the metrics as JSON's types; None stands for NaN."""
         values = {name: _none_if_nan(getattr(self, name)) for name in FIGURES}
-        per_class = {name: _none_if_nan(ap) for name, ap in self.per_class.items()}
-        return values | {"per_class": per_class}
+        tables = {
+            table: {name: _none_if_nan(value) for name, value in getattr(self, table).items()}
+            for table in TABLES
+        }
+        return values | tables
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CocoMetrics:
-        """Return the metrics that ``to_dict`` gave, from a dict that may hold more."""
-        values = {name: _nan_if_none(data[name]) for name in FIGURES}
-        per_class = {name: _nan_if_none(ap) for name, ap in data["per_class"].items()}
-        return cls(**values, per_class=per_class)
+        """Return the metrics that ``to_dict`` gave, from a dict that may hold more.
 
-
-FIGURES = tuple(f.name for f in fields(CocoMetrics) if f.name != "per_class")
-"""The twelve figures, in the order of COCO's own summary."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CocoTruth:
-    """A COCO JSON as ``pycocotools`` takes it, read once for any number of evaluations.
-
-    The annotations are taken as they stand in the file, so that the figures are those of anybody
-    else's evaluation on it. An area that is missing is the box's.
-    """
-
-    path: Path
-    index: COCO
-
-    @classmethod
-    def load(cls, path: str | Path) -> CocoTruth:
-        """Read a file.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if the file is not COCO JSON.
+        Older files have no table but ``per_class``.
         """
-        return cls(Path(path), _indexed(_read_truth(path)))
+        values = {name: _nan_if_none(data[name]) for name in FIGURES}
+        tables = {
+            table: {name: _nan_if_none(value) for name, value in data.get(table, {}).items()}
+            for table in TABLES
+        }
+        return cls(**values, **tables)
+
+
+TABLES = ("per_class", "per_class_ap50", "per_class_ar", "per_iou")
+FIGURES = tuple(f.name for f in fields(CocoMetrics) if f.name not in TABLES)
+"""The twelve figures, in the order of COCO's own summary."""
 
 
 def evaluate_coco(
     truth: str | Path | CocoTruth,
-    results: Sequence[Mapping[str, Any]],
+    results: Sequence[Mapping[str, Any]] | FoundTable,
     *,
     image_ids: Sequence[int] | None = None,
+    backend: str = EVALUATION_BACKENDS[0],
 ) -> CocoMetrics:
     """Compute COCO's metrics of detections.
 
     Args:
         truth: COCO JSON with the truth, to be read now or read already.
-        results: detections in COCO's results format; see ``check_results``.
+        results: detections in COCO's results format, or read already.
         image_ids: evaluate these images only.
+        backend: ``faster-coco-eval`` or ``pycocotools``; the figures are the same.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not COCO JSON or lacks one of ``image_ids``.
+        ValueError: if the file is not COCO JSON or lacks one of ``image_ids``; as
+            ``FoundTable.read`` does; or if there is no such backend.
     """
     if not isinstance(truth, CocoTruth):
         truth = CocoTruth.load(truth)
-    dataset = truth.index.dataset
-    known = {image["id"] for image in dataset["images"]}
-    chosen = known if image_ids is None else set(image_ids)
-    if not chosen <= known:
-        raise ValueError(f"{truth.path} has no image with id {min(chosen - known)}")
-    found = {**dataset, "annotations": [_as_annotation(i + 1, r) for i, r in enumerate(results)]}
-    index = _indexed(found)
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(truth.index, index, "bbox")
-        evaluation.params.imgIds = sorted(chosen)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    names = {category["id"]: category["name"] for category in dataset["categories"]}
-    # IoU thresholds, recalls, K classes, areas (all first), detections per image (100 last)
-    precision_k = evaluation.eval["precision"][:, :, :, 0, -1].transpose(2, 0, 1)
-    per_class = {
-        names[category]: _percent_mean(precision)
-        for category, precision in zip(evaluation.params.catIds, precision_k, strict=True)
+    found = found_of(truth, results, "results")
+    images = truth.places_of(image_ids)
+    return summarize(compute_arrays(truth, found, images=images, backend=backend), truth)
+
+
+def summarize(arrays: CocoArrays, truth: CocoTruth) -> CocoMetrics:
+    """Take COCO's means of precision and recall."""
+    # T IoU thresholds, R recalls, K categories: any area, at most 100 detections
+    precision_TRK, recall_TK = arrays.precision[..., 0], arrays.recall[..., 0, -1]
+    area_of = {name: place for place, name in enumerate(AREAS)}
+    figures = {
+        "ap": precision_TRK,
+        "ap50": precision_TRK[_at_iou(0.5)],
+        "ap75": precision_TRK[_at_iou(0.75)],
+        **{f"ap_{a}": arrays.precision[..., area_of[a]] for a in ("small", "medium", "large")},
+        **{f"ar_{n}": arrays.recall[..., 0, place] for place, n in enumerate(MAX_DETECTIONS)},
+        **{f"ar_{a}": arrays.recall[..., area_of[a], -1] for a in ("small", "medium", "large")},
     }
-    figures = dict(zip(FIGURES, map(_percent, evaluation.stats), strict=True))
-    return CocoMetrics(**figures, per_class=per_class)
+    tables = {
+        "per_class": np.moveaxis(precision_TRK, 2, 0),
+        "per_class_ap50": precision_TRK[_at_iou(0.5)].T,
+        "per_class_ar": recall_TK.T,
+    }
+    return CocoMetrics(
+        **{name: _percent_mean(values) for name, values in figures.items()},
+        **{
+            table: dict(zip(truth.class_names, map(_percent_mean, rows), strict=True))
+            for table, rows in tables.items()
+        },
+        per_iou={
+            f"{iou:.2f}": _percent_mean(rows)
+            for iou, rows in zip(IOU_THRESHOLDS, precision_TRK, strict=True)
+        },
+    )
 
 
 def to_coco_results(
@@ -185,73 +198,24 @@ def check_results(
         source: the file, for messages.
 
     Raises:
-        ValueError: if they are not a list of objects; if one lacks a key, has a box that is not
-            four finite numbers or has a negative size, or a score that is not a finite number; or
-            is of an image or a category that the annotations do not have.
+        ValueError: as ``FoundTable.read`` does.
     """
-    records = Records(source, "detection", results)
-    image_ids = np.array([image.id for image in annotations.images], dtype=np.int64)
-    records.places("image_id", image_ids)
-    records.places("category_id", np.array(annotations.category_ids, dtype=np.int64))
-    negative = np.any(records.boxes("bbox")[:, 2:] < 0, axis=1)
-    if negative.any():
-        at = int(negative.argmax())
-        records.refuse(at, f"has bbox {records.rows[at]['bbox']} of negative width or height")
-    records.numbers("score")
-    return records.rows
+    FoundTable.read(
+        results,
+        image_ids=np.array([image.id for image in annotations.images], dtype=np.int64),
+        category_ids=np.array(annotations.category_ids, dtype=np.int64),
+        source=source,
+    )
+    return results  # type: ignore[return-value]  # a list of objects, as has just been seen
 
 
-def _read_truth(path: str | Path) -> dict[str, Any]:
-    """Return a COCO JSON with what ``pycocotools`` needs beyond what COCO JSON must have."""
-    data, _ = read_json(path)
-    tables = coco_tables(path, data)
-    for kind, keys in {"image": ["id"], "category": ["id", "name"]}.items():
-        for key in keys:
-            tables[kind].values(key)
-    records = tables["annotation"]
-    for key in ("image_id", "category_id"):
-        records.values(key)
-    areas = np.prod(records.boxes("bbox")[:, 2:], axis=1)
-    # To pycocotools an object with id 0 is one that was never found; so ids count from 1 here.
-    annotations = [
-        {"iscrowd": 0, "area": float(area), **row, "id": i + 1}
-        for i, (row, area) in enumerate(zip(records.rows, areas, strict=True))
-    ]
-    return {
-        "images": data["images"],
-        "categories": data["categories"],
-        "annotations": annotations,
-    }
+def _at_iou(threshold: float) -> int:
+    return int(np.abs(IOU_THRESHOLDS - threshold).argmin())
 
 
-def _as_annotation(number: int, result: Mapping[str, Any]) -> dict[str, Any]:
-    box = [float(value) for value in result["bbox"]]
-    return {
-        "id": number,
-        "image_id": result["image_id"],
-        "category_id": result["category_id"],
-        "bbox": box,
-        "score": float(result["score"]),
-        "area": box[2] * box[3],
-        "iscrowd": 0,
-    }
-
-
-def _indexed(dataset: dict[str, Any]) -> COCO:
-    coco = COCO()
-    coco.dataset = dataset
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress by print
-        coco.createIndex()
-    return coco
-
-
-def _percent(value: float) -> float:
-    """Return a figure of COCO's in percent; -1 is its word for none."""
-    return math.nan if value < 0 else 100 * float(value)
-
-
-def _percent_mean(precision: np.ndarray[Any, Any]) -> float:
-    valid = precision[precision > -1]
+def _percent_mean(values: Numbers) -> float:
+    """Return the mean in percent; -1 is COCO's word for nothing to find."""
+    valid = values[values > -1]
     return 100 * float(valid.mean()) if valid.size else math.nan
 
 

@@ -12,19 +12,14 @@ import torch
 from tqdm import tqdm
 
 from backbone.artifacts import write_json
-from backbone.provenance import Provenance, fingerprint_file, fingerprint_folder
-from detection.annotations import CocoAnnotations
-from detection.augmentation import Augmentation
 from detection.data import CocoDataset, collate
 from detection.detector import Detections, Detector
 from detection.evaluation import (
     CocoMetrics,
-    CocoTruth,
     evaluate_coco,
-    read_results,
     to_coco_results,
 )
-from detection.weights import load_detector
+from detection.tables import CocoTruth
 
 EVALUATION_BATCH = 16
 """Images at a time, where nobody says how many."""
@@ -65,6 +60,32 @@ def evaluate_detector(
         truth: the data set's annotations for the metrics, if they are at hand; else they are read.
     """
     start = time.monotonic()
+    results = detect_in_dataset(
+        detector,
+        dataset,
+        category_ids=category_ids,
+        batch_size=batch_size,
+        device=device,
+        progress=progress,
+    )
+    metrics = evaluate_coco(truth or dataset.annotations.path, results, image_ids=dataset.image_ids)
+    return EvaluationResult(metrics, results, time.monotonic() - start)
+
+
+def detect_in_dataset(
+    detector: Detector,
+    dataset: CocoDataset,
+    *,
+    category_ids: Sequence[int],
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Detect in every image of a data set; see ``evaluate_detector``.
+
+    Returns:
+        Detections in COCO's results format, in every process those of all.
+    """
     rank, world = _place()
     mine = range(rank, len(dataset), world)
     results = _detect(
@@ -79,8 +100,7 @@ def evaluate_detector(
         torch.distributed.all_gather_object(shares, results)
         # One process would have gone through the images in this order; ties in score depend on it.
         results = sorted((r for share in shares for r in share), key=lambda r: r["image_id"])
-    metrics = evaluate_coco(truth or dataset.annotations.path, results, image_ids=dataset.image_ids)
-    return EvaluationResult(metrics, results, time.monotonic() - start)
+    return results
 
 
 def write_evaluation(
@@ -143,68 +163,3 @@ def rescale(
     return Detections(
         detections.boxes.cpu() * scale, detections.scores.cpu(), detections.labels.cpu()
     )
-
-
-def score_detector_file(
-    path: Path,
-    annotations: CocoAnnotations,
-    image_root: Path,
-    out_dir: Path,
-    *,
-    batch_size: int,
-) -> CocoMetrics:
-    """Run a trained detector over a data set; write ``results.json`` and ``metrics.json``.
-
-    Raises:
-        FileNotFoundError: if the detector or the images are missing.
-        ValueError: if the detector was trained for other categories, or an image is damaged.
-    """
-    detector, info = load_detector(path)
-    if info.category_ids != annotations.category_ids:
-        raise ValueError(
-            f"{path} knows the category ids {list(info.category_ids)}, "
-            f"but {annotations.path} declares {list(annotations.category_ids)}"
-        )
-    dataset = CocoDataset(
-        annotations,
-        image_root,
-        augmentation=Augmentation(
-            shortest_sides_px=(info.shortest_side_px,), longest_side_px=info.longest_side_px
-        ),
-    )
-    result = evaluate_detector(
-        detector,
-        dataset,
-        category_ids=info.category_ids,
-        batch_size=batch_size,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-    )
-    provenance = Provenance(
-        stage="evaluation",
-        arguments={},
-        inputs={"detector": fingerprint_file(path)},
-        data={
-            "annotations": annotations.fingerprint,
-            "images": fingerprint_folder(image_root),
-        },
-    )
-    write_evaluation(out_dir, result, provenance=provenance.to_dict())
-    return result.metrics
-
-
-def score_results_file(path: Path, annotations: CocoAnnotations, out_dir: Path) -> CocoMetrics:
-    """Score detections that any program wrote in COCO's results format; write ``metrics.json``.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not in that format or does not fit the annotations.
-    """
-    metrics = evaluate_coco(annotations.path, read_results(path, annotations))
-    provenance = Provenance(
-        stage="evaluation",
-        arguments={},
-        inputs={"results": fingerprint_file(path)},
-        data={"annotations": annotations.fingerprint},
-    )
-    write_json(out_dir / "metrics.json", {**metrics.to_dict(), "provenance": provenance.to_dict()})
-    return metrics

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -111,9 +112,18 @@ class Records:
             self._refuse_first(values, _is_integer, f"has {key}", "a whole number")
         return integers
 
-    def numbers(self, key: str) -> Numbers:
-        """Return every record's ``key`` as float64; all are finite."""
-        values = self.values(key)
+    def numbers(self, key: str, *, otherwise: Numbers | None = None) -> Numbers:
+        """Return every record's ``key`` as float64; all are finite.
+
+        Args:
+            key: holds a number.
+            otherwise: (N,) stands for those that lack it; without it every record must have it.
+        """
+        if otherwise is None:
+            values = self.values(key)
+        else:
+            pairs = zip(self.rows, otherwise.tolist(), strict=True)
+            values = [row.get(key, other) for row, other in pairs]
         numbers = _as_finite(values)
         if numbers is None:
             self._refuse_first(values, _is_finite, f"has {key}", "a finite number")
@@ -124,6 +134,17 @@ class Records:
         values = self.values(key)
         if not set(map(type, values)) <= {str} or not all(values):
             self._refuse_first(values, _is_text, f"has {key}", "a text that is not empty")
+        return values
+
+    def distinct_texts(self, key: str) -> list[str]:
+        """Return every record's ``key``; none is empty, no two are equal."""
+        values = self.texts(key)
+        if len(set(values)) < len(values):
+            value, count = Counter(values).most_common(1)[0]
+            raise ValueError(
+                f"{self.source}: {count} {self._plural} are called {value!r}; "
+                f"every {self.kind} needs its own {key}"
+            )
         return values
 
     def boxes(self, key: str) -> Numbers:
@@ -188,13 +209,14 @@ class Records:
 
 def _shown(value: object) -> str:
     """Return a value in few characters."""
-    text = json.dumps(value)
+    text = json.dumps(value, default=repr)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _as_finite(values: list[Any]) -> Numbers | None:
     """Return numbers as float64, or None if they are not all finite numbers."""
-    if not set(map(type, values)) <= REAL_TYPES:
+    # The types say it at once; only for others, numpy's for one, is each value looked at.
+    if not set(map(type, values)) <= REAL_TYPES and not all(map(_is_finite, values)):
         return None
     try:
         numbers = np.array(values, dtype=np.float64)

@@ -21,9 +21,9 @@ from backbone.threads import limited_threads
 from detection.config import DetectionRewardConfig
 from detection.data import CocoDataset, data_arguments, fingerprint_splits, load_splits
 from detection.detector import Detector, build_detector
-from detection.evaluation import CocoTruth
 from detection.inference import EVALUATION_BATCH, evaluate_detector
 from detection.steps import choose_device, seed_step, training_steps
+from detection.tables import CocoTruth
 
 
 @dataclass(frozen=True)

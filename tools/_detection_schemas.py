@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from _run import LoggerConfig
-from detection.config import DetectionDataConfig, DetectorConfig, TrainDetectorConfig
+from detection.config import (
+    EVALUATION_BACKENDS,
+    DetectionDataConfig,
+    DetectorConfig,
+    TrainDetectorConfig,
+)
+
+EVALUATION_TASKS = ("detection", "localization")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -26,7 +33,7 @@ class EvaluateDetector:
     """What ``evaluate_detector`` takes."""
 
     out: str
-    """The folder for ``results.json`` and ``metrics.json``."""
+    """The folder for ``metrics.json``, ``results.json`` and what else the evaluation says."""
     annotations: str
     """COCO JSON with the truth."""
     weights: str = ""
@@ -35,6 +42,17 @@ class EvaluateDetector:
     """Folder of the images."""
     results: str = ""
     """Detections in COCO's results format, of any program, to score instead."""
+    task: str = "detection"
+    """``detection``: COCO's figures; ``localization``: is the surest box on the object?"""
+    backend: str = EVALUATION_BACKENDS[0]
+    """``faster-coco-eval``, or ``pycocotools``, the reference; the figures are the same."""
+    score_threshold: float = 0.5
+    """From which on a detection counts in the confusion matrix and in the images' tallies, 0 to 1;
+    COCO's figures take all."""
+    plots: bool = True
+    """Whether to draw precision by recall, confusion and error kinds, and write report.html."""
+    per_class: bool = True
+    """Whether to print a table of all categories."""
     batch_size: int = 8
     """Images at a time."""
     bad_boxes: str = "error"
@@ -45,6 +63,16 @@ class EvaluateDetector:
             raise ValueError("give either weights=... (and images=...) or results=...")
         if self.weights and not self.images:
             raise ValueError("weights=... needs images=..., the folder of the images")
+        for name, value, choices in (
+            ("task", self.task, EVALUATION_TASKS),
+            ("backend", self.backend, EVALUATION_BACKENDS),
+        ):
+            if value not in choices:
+                raise ValueError(f"unknown {name} {value!r}; choose from {list(choices)}")
+        if not 0 <= self.score_threshold <= 1:
+            raise ValueError(f"score_threshold must lie in 0 to 1, not {self.score_threshold:g}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -168,7 +168,7 @@ class RunPipeline:
     num_cells: int
     """N of the backbone that is built from the cells."""
     first_filters: int
-    """Filters of its first stack's cells, a multiple of 4; decides F."""
+    """Filters of its first stack's cells, a multiple of 4; decides F, unless ``size_of`` does."""
     rivals: list[str]
     """Specs of human-designed backbones; the one whose multiply-adds come nearest is trained in
     the same way for comparison. Empty: none."""
@@ -178,6 +178,12 @@ class RunPipeline:
     """The detector training; its ``backbone`` is filled in."""
     logger: LoggerConfig
     """Where figures are logged."""
+    size_of: str = ""
+    """Backbone spec whose multiply-adds the searched cells, and published cells among ``also``,
+    come as near to as a whole number of filters can."""
+    also: list[str] = field(default_factory=list)
+    """Further backbones that go the same way: specs, or published cells by their name alone, which
+    are then as large as the searched ones."""
     at_once: int = 1
     """How many backbones are trained at the same time, each in a process of its own with its share
     of the CPU cores and loggers of its own: small networks gain little from several threads."""
@@ -189,6 +195,10 @@ class RunPipeline:
     def __post_init__(self) -> None:
         if self.at_once < 1:
             raise ValueError(f"at_once must be at least 1, not {self.at_once}")
+        roots = {"reward": self.reward.data_root, "pretrain": self.pretrain.data_root}
+        missing = [name for name, root in roots.items() if not root]
+        if missing:
+            raise ValueError(f"give {' '.join(f'{name}.data_root=...' for name in missing)}")
 
 
 def register_schemas() -> None:

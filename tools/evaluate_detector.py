@@ -1,13 +1,19 @@
 r"""Compute COCO mAP of a detector, or of a results file that any program wrote.
 
-Prints COCO's figures and writes metrics.json; of a detector also results.json, its detections.
+Prints COCO's figures and writes metrics.json, error_kinds.json, confusion.json, images.json,
+pictures and report.html; of a detector also results.json, its detections. Under torchrun the
+processes share the images.
 
 python tools/evaluate_detector.py weights=runs/detector/detector.safetensors \
     images=data/shapes/detection/val
 python tools/evaluate_detector.py results=runs/detector/results.json
+python tools/evaluate_detector.py results=runs/detector/results.json task=localization
 """
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
@@ -16,34 +22,56 @@ from _detection_schemas import EvaluateDetector
 from _entry import start_tool
 from _run import plain_errors, start_run
 
+if TYPE_CHECKING:
+    from detection.scoring import Scored
+
 
 @hydra.main(version_base=None, config_path="../conf", config_name="evaluate_detector")
 def main(config: DictConfig) -> None:
     with plain_errors():
         run = start_run(config)
-        evaluate(run.settings, run.out)
-        run.finish()
+        from detection.processes import joined_processes
+
+        with joined_processes() as rank:
+            evaluate(run.settings, run.out, rank=rank)
+            if rank == 0:
+                run.finish()
 
 
-def evaluate(settings: EvaluateDetector, out: Path) -> None:
+def evaluate(settings: EvaluateDetector, out: Path, *, rank: int) -> None:
     from detection.annotations import CocoAnnotations
-    from detection.comparison import describe_metrics
-    from detection.inference import score_detector_file, score_results_file
+    from detection.scoring import detect_with_file, scored_detector_file, scored_results_file
 
     annotations = CocoAnnotations.load(settings.annotations, bad_boxes=settings.bad_boxes)
     if settings.results:
-        metrics = score_results_file(Path(settings.results), annotations, out)
-    else:
-        metrics = score_detector_file(
-            Path(settings.weights),
-            annotations,
-            Path(settings.images),
-            out,
-            batch_size=settings.batch_size,
-        )
-    print(describe_metrics(metrics, per_class=True))
-    if settings.weights:
+        if rank == 0:
+            report(settings, scored_results_file(Path(settings.results), annotations), out)
+        return
+    weights, images = Path(settings.weights), Path(settings.images)
+    results = detect_with_file(weights, annotations, images, batch_size=settings.batch_size)
+    if rank == 0:
+        report(settings, scored_detector_file(weights, results, annotations, images, out), out)
         print(f"detections: {out / 'results.json'}")
+
+
+def report(settings: EvaluateDetector, scored: Scored, out: Path) -> None:
+    from detection.comparison import describe_metrics, text_table
+    from detection.evaluation_report import ReportOptions, class_rows, describe_errors
+    from detection.localization import describe_localization
+
+    options = ReportOptions(
+        backend=settings.backend, score_threshold=settings.score_threshold, plots=settings.plots
+    )
+    if settings.task == "localization":
+        print(describe_localization(scored.localize(out, options)))
+    else:
+        evaluation = scored.evaluate(out, options)
+        print(describe_metrics(evaluation.metrics))
+        print(describe_errors(evaluation.errors))
+        if settings.per_class:
+            print(f"\n{text_table(*class_rows(evaluation))}\n")
+        if settings.plots:
+            print(f"report: {out / 'report.html'}")
     print(f"metrics: {out / 'metrics.json'}")
 
 

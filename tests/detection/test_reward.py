@@ -18,9 +18,10 @@ from detection.config import (
     TrainDetectorConfig,
 )
 from detection.data import load_split
-from detection.evaluation import CocoTruth, evaluate_coco
+from detection.evaluation import evaluate_coco
 from detection.reward import DetectionReward
 from detection.steps import training_steps
+from detection.tables import CocoTruth
 from detection.training import train_detector
 from detection.weights import load_detector
 from search.reward import Pruned, Reward

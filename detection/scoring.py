@@ -1,0 +1,155 @@
+"""Detections of a trained detector, or of a file that any program wrote, against a COCO JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backbone.artifacts import write_json
+from backbone.provenance import Provenance, fingerprint_file, fingerprint_folder
+from detection.annotations import CocoAnnotations
+from detection.augmentation import Augmentation
+from detection.data import CocoDataset
+from detection.evaluation_report import (
+    Evaluation,
+    ReportOptions,
+    describe_settings,
+    evaluate,
+    write_report,
+)
+from detection.inference import detect_in_dataset
+from detection.localization import LocalizationMetrics, measure_localization
+from detection.tables import CocoTruth, FoundTable, found_of
+from detection.weights import load_detector
+
+
+def detect_with_file(
+    path: Path, annotations: CocoAnnotations, image_root: Path, *, batch_size: int
+) -> list[dict[str, Any]]:
+    """Run a trained detector over a data set; under ``torch.distributed`` all processes share it.
+
+    Returns:
+        Detections in COCO's results format, in every process those of all.
+
+    Raises:
+        FileNotFoundError: if the detector or the images are missing.
+        ValueError: if the detector was trained for other categories, or an image is damaged.
+    """
+    detector, info = load_detector(path)
+    if info.category_ids != annotations.category_ids:
+        raise ValueError(
+            f"{path} knows the category ids {list(info.category_ids)}, "
+            f"but {annotations.path} declares {list(annotations.category_ids)}"
+        )
+    dataset = CocoDataset(
+        annotations,
+        image_root,
+        augmentation=Augmentation(
+            shortest_sides_px=(info.shortest_side_px,), longest_side_px=info.longest_side_px
+        ),
+    )
+    return detect_in_dataset(
+        detector,
+        dataset,
+        category_ids=info.category_ids,
+        batch_size=batch_size,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """Detections and truth, with where they come from."""
+
+    truth: CocoTruth
+    found: FoundTable
+    inputs: Mapping[str, str]
+    """``detector`` or ``results`` -> fingerprint of the file."""
+    data: Mapping[str, str]
+    """``annotations``, ``images`` -> fingerprint."""
+
+    def evaluate(self, out_dir: Path, options: ReportOptions) -> Evaluation:
+        """Compute COCO's figures, error kinds and confusion; write them; see ``write_report``."""
+        images = self.truth.places_of(None)
+        evaluation = evaluate(self.truth, self.found, images=images, options=options)
+        write_report(
+            out_dir,
+            self.truth,
+            evaluation,
+            settings=self._settings(options),
+            provenance=self._provenance(backend=options.backend),
+            plots=options.plots,
+        )
+        return evaluation
+
+    def localize(self, out_dir: Path, options: ReportOptions) -> LocalizationMetrics:
+        """Compute the figures of single-object localization; write ``metrics.json``."""
+        images = self.truth.places_of(None)
+        metrics = measure_localization(self.truth, self.found, images=images)
+        write_json(
+            out_dir / "metrics.json",
+            {
+                "task": "localization",
+                **metrics.to_dict(),
+                "settings": self._settings(options),
+                "provenance": self._provenance(task="localization"),
+            },
+        )
+        return metrics
+
+    def _settings(self, options: ReportOptions) -> dict[str, Any]:
+        return describe_settings(self.truth, self.found, self.truth.places_of(None), options)
+
+    def _provenance(self, **arguments: Any) -> dict[str, Any]:
+        return Provenance(
+            stage="evaluation", arguments=arguments, inputs=self.inputs, data=self.data
+        ).to_dict()
+
+
+def scored_results_file(path: Path, annotations: CocoAnnotations) -> Scored:
+    """Read detections that any program wrote in COCO's results format.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not in that format or does not fit the annotations.
+    """
+    truth = CocoTruth.load(annotations.path)
+    return Scored(
+        truth,
+        FoundTable.load(path, truth=truth),
+        inputs={"results": fingerprint_file(path)},
+        data={"annotations": annotations.fingerprint},
+    )
+
+
+def scored_detector_file(
+    path: Path,
+    results: list[dict[str, Any]],
+    annotations: CocoAnnotations,
+    image_root: Path,
+    out_dir: Path,
+) -> Scored:
+    """Take what a detector found; write ``results.json``.
+
+    Args:
+        path: the detector.
+        results: its detections; see ``detect_with_file``.
+        annotations: the truth.
+        image_root: folder of the images.
+        out_dir: where to write.
+    """
+    write_json(out_dir / "results.json", results, indent=None)
+    truth = CocoTruth.load(annotations.path)
+    return Scored(
+        truth,
+        found_of(truth, results, out_dir / "results.json"),
+        inputs={"detector": fingerprint_file(path)},
+        data={
+            "annotations": annotations.fingerprint,
+            "images": fingerprint_folder(image_root),
+        },
+    )
