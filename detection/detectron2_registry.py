@@ -18,6 +18,8 @@ from torch import Tensor
 
 from backbone.freezing import freeze_stages
 from backbone.specs import LEVELS, Backbone, build_backbone
+from detection.detector import Detector
+from detection.detectron2_engine import Detectron2Detector
 from detection.detectron2_parts import (
     BACKBONE_REGISTRY,
     FPN,
@@ -29,6 +31,13 @@ from detection.detectron2_parts import (
 )
 
 CHANNEL_ORDERS = ("RGB", "BGR")
+DETECTRON2_NAMES = {
+    "backbone": "backbone.bottom_up.body",
+    "neck": "backbone",
+    "rpn": "proposal_generator",
+    "roi_heads": "roi_heads",
+}
+"""Part of a detector of ours -> its name in detectron2's GeneralizedRCNN."""
 RAW_MEAN, RAW_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 logger = logging.getLogger(__name__)
@@ -175,6 +184,30 @@ def _pyramid(cfg: Any, bottom_up: NasdetBackbone, top: Any) -> FPN:
         top_block=top,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
+
+
+def to_detectron2_state(detector: Detector) -> dict[str, Tensor]:
+    """Return a detector's weights under the names of detectron2's model of the same kind.
+
+    Saved as ``torch.save({"model": state}, path)`` they are a ``MODEL.WEIGHTS`` for a config with
+    ``build_nasdet_fpn_backbone``, the detector's sizes and the spec of its backbone.
+
+    Args:
+        detector: Faster R-CNN with FPN, or a cascade, of the detectron2 engine.
+
+    Raises:
+        ValueError: if it is of another kind.
+    """
+    if not isinstance(detector, Detectron2Detector) or not isinstance(detector.neck, FPN):
+        raise ValueError(
+            "only detectors of detector=detectron2 or detectron2_cascade with neck=fpn have "
+            f"detectron2's names, not {type(detector).__name__}"
+        )
+    state: dict[str, Tensor] = {}
+    for name, value in detector.state_dict().items():
+        part, _, rest = name.partition(".")
+        state[f"{DETECTRON2_NAMES[part]}.{rest}"] = value
+    return state
 
 
 def add_nasdet_config(cfg: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from small_detectors import examples, make
+from small_detectors import SINGLE, examples, make
 
 pytest.importorskip("detectron2")
 pytest.importorskip("detection.detectron2_registry")  # hides the warnings of a first import
@@ -22,8 +22,13 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from backbone.specs import build_backbone
-from detection.config import Detectron2DetectorConfig
-from detection.detectron2_registry import NasdetBackbone, add_nasdet_config, nasdet_backbone
+from detection.config import Detectron2DetectorConfig, TorchvisionDetectorConfig
+from detection.detectron2_registry import (
+    NasdetBackbone,
+    add_nasdet_config,
+    nasdet_backbone,
+    to_detectron2_state,
+)
 
 pytestmark = [
     pytest.mark.detectron2,
@@ -87,7 +92,7 @@ def test_detectron2_s_model_finds_the_boxes_that_our_detector_finds():
     options |= {"rpn_candidates_test": 1000}
     ours = make((Detectron2DetectorConfig, options)).eval()
     model = build_model(small_cfg()).eval()
-    load_from_ours(model, ours)
+    model.load_state_dict(to_detectron2_state(ours))
     images, _ = examples()  # of different sizes, so that one of them is padded
     images = [(image * 255).round() / 255 for image in images]
     with torch.inference_mode():
@@ -99,20 +104,6 @@ def test_detectron2_s_model_finds_the_boxes_that_our_detector_finds():
         torch.testing.assert_close(other.pred_boxes.tensor, detections.boxes)
         torch.testing.assert_close(other.scores, detections.scores)
         assert torch.equal(other.pred_classes, detections.labels)
-
-
-def load_from_ours(model, ours):
-    """Give a GeneralizedRCNN on our backbone the weights of our detector."""
-    names = {
-        "backbone.": "backbone.bottom_up.body.",
-        "neck.": "backbone.",
-        "rpn.": "proposal_generator.",
-    }
-    state = {}
-    for name, value in ours.state_dict().items():
-        prefix = next((p for p in names if name.startswith(p)), "")
-        state[names.get(prefix, "") + name.removeprefix(prefix)] = value
-    assert not model.load_state_dict(state).missing_keys
 
 
 def test_a_model_of_the_yaml_trains_and_freezes_what_freeze_at_says():
@@ -218,3 +209,16 @@ def test_frozen_random_weights_are_warned_of(caplog):
 def test_what_does_not_fit_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         nasdet_backbone(**{"spec": SPEC, **options})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ((TorchvisionDetectorConfig, {}), "TorchvisionDetector"),
+        ((Detectron2DetectorConfig, SINGLE), "Detectron2Detector"),
+    ],
+    ids=["torchvision", "none"],
+)
+def test_weights_without_a_name_in_detectron2_are_refused(kind, name):
+    with pytest.raises(ValueError, match=f"with neck=fpn have detectron2's names, not {name}"):
+        to_detectron2_state(make(kind))
