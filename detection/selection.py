@@ -13,8 +13,9 @@ from torch import Tensor
 
 from detection.data import CocoDataset
 from detection.detector import Detector
-from detection.evaluation import CocoMetrics, CocoTruth
+from detection.evaluation import CocoMetrics
 from detection.inference import EVALUATION_BATCH, evaluate_detector
+from detection.tables import CocoTruth
 
 
 class BestWeights(Callback):

@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 
 from hydra.core.config_store import ConfigStore
 
-from _detection_schemas import CompareBackbones, EvaluateDetector, Predict, TrainDetector
+from _detection_schemas import (
+    BenchmarkEvaluation,
+    CompareBackbones,
+    EvaluateDetector,
+    ExplainEvaluation,
+    Predict,
+    TrainDetector,
+)
 from _run import CsvLoggerConfig, LoggerConfig, WandbLoggerConfig
 from _search_schemas import (
     BenchmarkProxy,
@@ -204,6 +211,8 @@ def register_schemas() -> None:
         "tabulate_sizes_schema": TabulateSizes,
         "train_detector_schema": TrainDetector,
         "evaluate_detector_schema": EvaluateDetector,
+        "explain_evaluation_schema": ExplainEvaluation,
+        "benchmark_evaluation_schema": BenchmarkEvaluation,
         "predict_schema": Predict,
         "compare_backbones_schema": CompareBackbones,
         "run_pipeline_schema": RunPipeline,
