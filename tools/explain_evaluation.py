@@ -21,7 +21,8 @@ from _run import plain_errors, start_run
 def main(config: DictConfig) -> None:
     with plain_errors():
         from backbone.artifacts import write_json
-        from detection.evaluation_comparison import Recorded, describe, explain
+        from detection.evaluation_comparison import describe, explain
+        from detection.evaluation_files import Recorded
         from detection.tables import CocoTruth
 
         run = start_run(config)
