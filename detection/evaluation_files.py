@@ -110,4 +110,6 @@ def _read(path: Path, kind: type[Any]) -> Any:
         return msgspec.json.decode(contents, type=kind)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())
-        raise ValueError(f"{path} is not what evaluate_detector writes: {text}") from error
+        raise ValueError(
+            f"{path} is not what an evaluation of detections writes: {text}"
+        ) from error

@@ -228,7 +228,9 @@ def test_any_value_in_the_files_of_an_evaluation_is_explained_or_refused(written
 def test_a_file_of_something_else_is_refused_in_one_sentence(tmp_path, text):
     path = tmp_path / "metrics.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match="is not what evaluate_detector writes") as caught:
+    with pytest.raises(
+        ValueError, match="is not what an evaluation of detections writes"
+    ) as caught:
         Recorded.load(path)
     assert "\n" not in str(caught.value)
 
