@@ -188,6 +188,7 @@ def describe(explanation: Explanation, *, num_rows: int) -> str:
     gains = [change for change in e.error_gains if change.name in KINDS]
     parts = [
         _question(e),
+        _headline(e),
         _section("settings that differ", e.settings, say=str),
         _section("detections", e.detections, say=_say_exact),
         _section("figures", e.figures),
@@ -213,11 +214,38 @@ def _question(e: Explanation) -> str:
     return "Settings and annotations are the same."
 
 
+def _headline(e: Explanation) -> str:
+    """Say in a sentence what moved AP most."""
+    figures = {change.name: change for change in e.figures}
+    ap = figures["ap"]
+    if math.isnan(ap.difference):
+        return ""
+    text = f"AP went from {say(ap.before)} to {say(ap.after)} ({_signed(ap.difference)})."
+    sizes = [Change(s, *_both(figures[f"ap_{s}"])) for s in ("small", "medium", "large")]
+    gains = [change for change in e.error_gains if change.name in KINDS]
+    for words, changes in (
+        ("category", e.categories),
+        ("IoU", e.thresholds),
+        ("size of objects", sizes),
+        ("kind of error, by the AP50 to gain,", gains),
+    ):
+        moved = [c for c in _by_size(changes) if c.size >= 0.05]
+        if moved:
+            text += (
+                f" The {words} that moved most: {moved[0].name} ({_signed(moved[0].difference)})."
+            )
+    return text
+
+
+def _both(change: Change) -> tuple[Any, Any]:
+    return change.before, change.after
+
+
 def _section(title: str, changes: Sequence[Change], *, say: Any = say) -> str:
     if not changes:
         return ""
     rows = [
-        (c.name, _shown(c.before, say), _shown(c.after, say), _signed(c.difference))
+        (c.name, _shown(c.before, say), _shown(c.after, say), _signed(c.difference, _digits(c)))
         for c in changes
     ]
     return text_table((title, "before", "after", "change"), rows)
@@ -266,6 +294,13 @@ def _say_exact(value: Any) -> str:
 
 def _signed(value: float, digits: int = 1) -> str:
     return "" if math.isnan(value) else f"{value:+.{digits}f}"
+
+
+def _digits(change: Change) -> int:
+    """Return how many decimals a change needs: none of a count, more of a score."""
+    if isinstance(change.before, int) and isinstance(change.after, int):
+        return 0
+    return 3 if change.name in DETECTIONS else 1
 
 
 def _plain(value: Any) -> Any:
