@@ -13,6 +13,9 @@ from backbone.config import MIN_WIDTH, OPTIMIZERS
 NECKS = ("fpn", "none")
 NECK_NORMS = ("none", "batch")
 BAD_BOXES = ("error", "drop")
+SOURCE_FORMATS = ("coco", "voc", "yolo", "wider")
+TARGET_FORMATS = ("coco", "voc", "yolo")
+IMAGE_MODES = ("link", "copy", "none")
 EVALUATION_BACKENDS = ("faster-coco-eval", "pycocotools")
 """The first is the default."""
 DETECTOR_SCHEDULES = ("cosine", "steps")
@@ -392,3 +395,33 @@ class DetectionRewardConfig:
             raise ValueError(
                 f"unknown precision {self.precision!r}; choose from {REWARD_PRECISIONS}"
             )
+
+
+@dataclass(kw_only=True, slots=True)
+class ConversionConfig:
+    """Annotations from one format to another; see ``detection.conversion``."""
+
+    source: str
+    """The folder to read."""
+    source_format: str
+    """``voc``, ``yolo``, ``wider`` or ``coco``."""
+    target_format: str = "coco"
+    """``coco``, ``voc`` or ``yolo``."""
+    splits: list[str] = field(default_factory=lambda: ["train", "val"])
+    """Names of the parts, all of which share their categories."""
+    images: str = "link"
+    """Whether images are put into the new folder: as a ``link``, as a ``copy``, or ``none``."""
+    bad_boxes: str = "error"
+    """What to do about boxes without area or outside their image: ``error`` or ``drop``."""
+    first_pixel: int = 1
+    """Of VOC's files: number of the first pixel, 1 (VOC's own) or 0 with corners between pixels."""
+
+    def __post_init__(self) -> None:
+        _check_choice("source_format", self.source_format, SOURCE_FORMATS)
+        _check_choice("target_format", self.target_format, TARGET_FORMATS)
+        _check_choice("images", self.images, IMAGE_MODES)
+        _check_choice("bad_boxes", self.bad_boxes, BAD_BOXES)
+        if self.first_pixel not in (0, 1):
+            raise ValueError(f"first_pixel must be 0 or 1, not {self.first_pixel}")
+        if not self.splits or len(set(self.splits)) < len(self.splits):
+            raise ValueError(f"splits needs names that differ, not {list(self.splits)}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from _run import LoggerConfig
 from detection.config import (
     EVALUATION_BACKENDS,
+    ConversionConfig,
     DetectionDataConfig,
     DetectorConfig,
     TrainDetectorConfig,
@@ -191,3 +192,12 @@ class BenchmarkTraining:
         unknown = [name for name in self.engines if name not in ("torchvision", "detectron2")]
         if unknown:
             raise ValueError(f"unknown engines {unknown}; choose from torchvision and detectron2")
+
+
+@dataclass(kw_only=True, slots=True)
+class ConvertAnnotations(ConversionConfig):
+    """What ``convert_annotations`` takes."""
+
+    out: str
+    """The folder to write; with ``target_format=coco`` it becomes ``data.root`` of
+    ``data=converted``."""

@@ -1,0 +1,216 @@
+"""YOLO's folders: a text file per image, a line per box, as shares of the image's sides.
+
+``images/<split>`` and ``labels/<split>`` hold files of equal names, ``data.yaml`` the names of the
+classes by number. What a line cannot say (ids, areas, crowds, outlines, ...) goes into
+``labels/<split>.json``, which other programs do not read; crowds are in that file alone, for they
+are no objects to be learnt.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from backbone.artifacts import write_text
+from backbone.images import IMAGE_SUFFIXES
+from detection.labels import (
+    LabelledBox,
+    LabelledImage,
+    LabelledSet,
+    check_name,
+    image_size,
+    read_text,
+)
+from detection.records import read_json
+
+CLASSES_NAME = "data.yaml"
+
+
+def read_yolo(root: Path, split: str, *, progress: bool = True) -> LabelledSet:
+    """Read the images of a split and their boxes; an image without a text file has none.
+
+    Raises:
+        FileNotFoundError: if a folder or ``data.yaml`` is missing.
+        ValueError: if a line is not five numbers, names no class or leaves its image; if a text
+            file has no image; or if the further file does not fit the lines.
+    """
+    names = _read_names(root / CLASSES_NAME)
+    folder, labels = root / "images" / split, root / "labels" / split
+    if not folder.is_dir():
+        raise FileNotFoundError(f"image folder {folder} does not exist")
+    files = sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+    )
+    _check_pairs(files, labels, folder)
+    further = root / "labels" / f"{split}.json"
+    about: dict[str, Any] = _read_further(further) if further.is_file() else {"images": {}}
+    images = [
+        _read_image(folder / name, name, labels, names, about["images"].get(name), further)
+        for name in tqdm(files, desc=f"reading {split}", unit="image", disable=not progress)
+    ]
+    categories = about.get("categories") or [{"name": name} for name in names.values()]
+    return LabelledSet(tuple(images), folder, tuple(categories), about.get("extra", {}))
+
+
+def _read_names(path: Path) -> dict[int, str]:
+    try:
+        data = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    names = data.get("names") if isinstance(data, dict) else None
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    right = isinstance(names, dict) and all(
+        isinstance(key, int) and isinstance(name, str | int) for key, name in names.items()
+    )
+    if not right or not names:
+        raise ValueError(f"{path} must have 'names', a list of classes or a map from their numbers")
+    texts = {key: str(name) for key, name in names.items()}
+    if len(set(texts.values())) < len(texts):
+        raise ValueError(f"{path}: two classes have the same name")
+    return texts
+
+
+def _check_pairs(files: Sequence[str], labels: Path, folder: Path) -> None:
+    stems = [Path(name).with_suffix("").as_posix() for name in files]
+    if len(set(stems)) < len(stems):
+        stem = next(s for s in stems if stems.count(s) > 1)
+        raise ValueError(f"{folder}: two images are called {stem!r} but for their suffix")
+    texts = {path.relative_to(labels).with_suffix("").as_posix() for path in labels.rglob("*.txt")}
+    alone = sorted(texts - set(stems))
+    if alone:
+        raise ValueError(
+            f"{len(alone)} label files have no image in {folder}, the first of them "
+            f"{labels / alone[0]}.txt"
+        )
+
+
+def _read_further(path: Path) -> dict[str, Any]:
+    data, _ = read_json(path)
+    if not isinstance(data, dict) or not isinstance(data.get("images"), dict):
+        raise ValueError(f"{path} is not the further file of YOLO labels; remove it to do without")
+    return data
+
+
+def _read_image(
+    path: Path,
+    name: str,
+    labels: Path,
+    names: Mapping[int, str],
+    further: Any,
+    source: Path,
+) -> LabelledImage:
+    width, height = image_size(path)
+    text = (labels / name).with_suffix(".txt")
+    lines = read_text(text).splitlines() if text.is_file() else []
+    boxes = [
+        _read_line(line, (width, height), names, f"{text}, line {number}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+    if further is None:
+        return LabelledImage(name, width, height, tuple(boxes))
+    try:
+        extras, apart, extra = further["boxes"], further["apart"], dict(further["extra"])
+        pairs = zip(boxes, extras, strict=True)
+        boxes = [LabelledBox(box.category, box.xywh, dict(more)) for box, more in pairs]
+        boxes += [LabelledBox(b["category"], tuple(b["bbox"]), dict(b["extra"])) for b in apart]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{source} does not fit {text}, which seems to have been changed since; remove the "
+            "former to do without what it holds"
+        ) from error
+    return LabelledImage(name, width, height, tuple(boxes), extra)
+
+
+def _read_line(
+    line: str, size: tuple[int, int], names: Mapping[int, str], source: str
+) -> LabelledBox:
+    words = line.split()
+    try:
+        label, *shares = int(words[0]), *map(float, words[1:])
+    except ValueError:
+        raise ValueError(f"{source}: {line!r} is not a class and four numbers") from None
+    if len(shares) != 4 or not all(map(math.isfinite, shares)):
+        raise ValueError(
+            f"{source}: {line!r} has {len(words)} values; a box has a class and four numbers"
+        )
+    if label not in names:
+        raise ValueError(f"{source}: there is no class {label}; there are {sorted(names)}")
+    width, height = shares[2] * size[0], shares[3] * size[1]
+    return LabelledBox(
+        names[label],
+        (shares[0] * size[0] - width / 2, shares[1] * size[1] - height / 2, width, height),
+    )
+
+
+def write_yolo(
+    labelled: LabelledSet,
+    root: Path,
+    split: str,
+    categories: Sequence[Mapping[str, Any]],
+    *,
+    progress: bool = True,
+) -> None:
+    """Write a set as ``read_yolo`` reads it, without its images.
+
+    Raises:
+        ValueError: if two images differ in their suffix only.
+    """
+    labels, numbers = root / "labels" / split, {c["name"]: n for n, c in enumerate(categories)}
+    stems = [Path(image.file_name).with_suffix("").as_posix() for image in labelled.images]
+    if len(set(stems)) < len(stems):
+        stem = next(s for s in stems if stems.count(s) > 1)
+        raise ValueError(f"two images are called {stem!r} but for their suffix, as no label can be")
+    further = {}
+    for image in tqdm(labelled.images, desc=f"writing {split}", unit="image", disable=not progress):
+        check_name(image.file_name, root)
+        written = [box for box in image.boxes if not box.extra.get("iscrowd")]
+        apart = [box for box in image.boxes if box.extra.get("iscrowd")]
+        lines = (_line(box, numbers[box.category], image) for box in written)
+        write_text((labels / image.file_name).with_suffix(".txt"), "".join(lines))
+        further[image.file_name] = {
+            "extra": dict(image.extra),
+            "boxes": [dict(box.extra) for box in written],
+            "apart": [
+                {"category": b.category, "bbox": list(b.xywh), "extra": dict(b.extra)}
+                for b in apart
+            ],
+        }
+    about = {
+        "images": further,
+        "categories": [dict(category) for category in categories],
+        "extra": dict(labelled.extra),
+    }
+    write_text(root / "labels" / f"{split}.json", json.dumps(about, ensure_ascii=False) + "\n")
+
+
+def write_classes(
+    root: Path, splits: Sequence[str], categories: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write ``data.yaml``: where each split's images are, and the classes' names by number."""
+    data = {split: f"images/{split}" for split in splits}
+    names = {number: category["name"] for number, category in enumerate(categories)}
+    text = yaml.safe_dump(
+        {"path": ".", **data, "names": names}, sort_keys=False, allow_unicode=True
+    )
+    write_text(root / CLASSES_NAME, text)
+
+
+def _line(box: LabelledBox, label: int, image: LabelledImage) -> str:
+    x, y, width, height = box.xywh
+    shares = (
+        (x + width / 2) / image.width,
+        (y + height / 2) / image.height,
+        width / image.width,
+        height / image.height,
+    )
+    return f"{label} {' '.join(f'{share:.12g}' for share in shares)}\n"
