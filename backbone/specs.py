@@ -109,8 +109,9 @@ class Backbone(nn.Module):
     def checkpoint_activations(self) -> None:
         """Let training keep few activations and compute the rest again for the gradient.
 
-        Gradients and running statistics stay the same, for less memory and more time. Cells keep
-        their outputs only; timm's models do what they can.
+        Gradients stay the same, for less memory and more time. Cells keep their outputs only, and
+        their running statistics stay the same too. timm's models do what they can; the statistics
+        inside what they compute twice move twice.
 
         Raises:
             ValueError: if this backbone cannot.

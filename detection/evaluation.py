@@ -72,12 +72,11 @@ class CocoMetrics:
 
         Older files have no table but ``per_class``.
         """
-        values = {name: _nan_if_none(data[name]) for name in FIGURES}
-        tables = {
-            table: {name: _nan_if_none(value) for name, value in data.get(table, {}).items()}
-            for table in TABLES
-        }
-        return cls(**values, **tables)
+        values: dict[str, Any] = {name: _nan_if_none(data[name]) for name in FIGURES}
+        for table in TABLES:
+            rows = data.get(table, {}).items()
+            values[table] = {name: _nan_if_none(value) for name, value in rows}
+        return cls(**values)
 
 
 TABLES = ("per_class", "per_class_ap50", "per_class_ar", "per_iou")
@@ -126,21 +125,15 @@ def summarize(arrays: CocoArrays, truth: CocoTruth) -> CocoMetrics:
         **{f"ar_{a}": arrays.recall[..., area_of[a], -1] for a in ("small", "medium", "large")},
     }
     tables = {
-        "per_class": np.moveaxis(precision_TRK, 2, 0),
-        "per_class_ap50": precision_TRK[_at_iou(0.5)].T,
-        "per_class_ar": recall_TK.T,
+        "per_class": (truth.class_names, np.moveaxis(precision_TRK, 2, 0)),
+        "per_class_ap50": (truth.class_names, precision_TRK[_at_iou(0.5)].T),
+        "per_class_ar": (truth.class_names, recall_TK.T),
+        "per_iou": ([f"{iou:.2f}" for iou in IOU_THRESHOLDS], precision_TRK),
     }
-    return CocoMetrics(
-        **{name: _percent_mean(values) for name, values in figures.items()},
-        **{
-            table: dict(zip(truth.class_names, map(_percent_mean, rows), strict=True))
-            for table, rows in tables.items()
-        },
-        per_iou={
-            f"{iou:.2f}": _percent_mean(rows)
-            for iou, rows in zip(IOU_THRESHOLDS, precision_TRK, strict=True)
-        },
-    )
+    values: dict[str, Any] = {name: _percent_mean(array) for name, array in figures.items()}
+    for table, (names, rows) in tables.items():
+        values[table] = dict(zip(names, map(_percent_mean, rows), strict=True))
+    return CocoMetrics(**values)
 
 
 def to_coco_results(

@@ -59,7 +59,7 @@ def draw_class_curves(arrays: CocoArrays, truth: CocoTruth, path: Path) -> None:
         if known:
             _plot(axis, precision, labelled=axis is grid[0])
         ap = f"{100 * precision.mean():.1f}" if known else "no objects"
-        axis.set_title(f"{_short(truth.class_names[label], 16)}  {ap}", fontsize=8, pad=3)
+        axis.set_title(f"{_short(truth.class_names[label], 18)}  {ap}", fontsize=8, pad=3)
         axis.tick_params(labelsize=6, length=2)
         _frame(axis, num_ticks=3)
     for axis in grid[chosen.size :]:
@@ -108,16 +108,16 @@ def draw_confusion(confusion: Confusion, path: Path) -> None:
     """
     names, matrix = _confusion_of_most(confusion)
     num = len(names)
-    side = max(0.21 * num, 3.6)
-    figure = Figure(figsize=(side + 2.6, side + 2.0), layout="constrained")
+    size = 9 if num <= 25 else 7
+    labels = [_short(name, 20) for name in names]
+    side, room = max(0.21 * num, 3.6), max(map(len, labels)) * size * 0.0095
+    figure = Figure(figsize=(side + room + 1.6, side + room + 1.2), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     totals = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0)
     # Rare confusions among many categories would be white on a straight scale.
     image = axis.imshow(shares, norm=PowerNorm(0.5, vmin=0, vmax=1), cmap="Blues")
-    size = 9 if num <= 25 else 7
-    labels = [_short(name, 20) for name in names]
     axis.set_xticks(range(num), labels, rotation=90, fontsize=size)
     axis.set_yticks(range(num), labels, fontsize=size)
     axis.set_xticks(np.arange(num + 1) - 0.5, minor=True)

@@ -76,6 +76,50 @@ class EvaluateDetector:
 
 
 @dataclass(kw_only=True, slots=True)
+class ExplainEvaluation:
+    """What ``explain_evaluation`` takes."""
+
+    out: str
+    """The folder for ``explanation.json``."""
+    before: str
+    """A folder that ``evaluate_detector`` wrote, or the ``metrics.json`` in it."""
+    after: str
+    """Likewise, to be compared with it."""
+    annotations: str = ""
+    """COCO JSON with the truth, for folders that have ``results.json`` but no
+    ``error_kinds.json``, such as a training's."""
+    num_rows: int = 10
+    """Categories and images to print; the file has all."""
+
+    def __post_init__(self) -> None:
+        if self.num_rows < 1:
+            raise ValueError(f"num_rows must be at least 1, not {self.num_rows}")
+
+
+@dataclass(kw_only=True, slots=True)
+class BenchmarkEvaluation:
+    """What ``benchmark_evaluation`` takes."""
+
+    out: str
+    """The folder for ``benchmark.json`` and the made data."""
+    num_images: int = 5000
+    """Images to make."""
+    num_categories: int = 80
+    """Categories, of which each image has three."""
+    detections_per_image: int = 100
+    """Detections in every image; COCO looks at no more per category."""
+    rounds: int = 1
+    """How often each contender runs; the median counts."""
+    seed: int = 0
+    """Of the made data."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_images", "num_categories", "detections_per_image", "rounds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(kw_only=True, slots=True)
 class Predict:
     """What ``predict`` takes."""
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from hydra.core.config_store import ConfigStore
 
 from _detection_schemas import (
+    BenchmarkEvaluation,
     BenchmarkTraining,
     CompareBackbones,
     EvaluateDetector,
+    ExplainEvaluation,
     Predict,
     TrainDetector,
 )
@@ -223,6 +225,8 @@ def register_schemas() -> None:
         "tabulate_sizes_schema": TabulateSizes,
         "train_detector_schema": TrainDetector,
         "evaluate_detector_schema": EvaluateDetector,
+        "explain_evaluation_schema": ExplainEvaluation,
+        "benchmark_evaluation_schema": BenchmarkEvaluation,
         "predict_schema": Predict,
         "compare_backbones_schema": CompareBackbones,
         "benchmark_training_schema": BenchmarkTraining,

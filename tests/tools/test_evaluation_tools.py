@@ -1,0 +1,176 @@
+"""The tools around evaluation as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from _detection_schemas import BenchmarkEvaluation, EvaluateDetector
+from backbone.specs import LEVELS, build_backbone
+from benchmark_evaluation import REFERENCE, make_files, run_fast, run_reference_as_it_comes, table
+from detection.annotations import CocoAnnotations
+from detection.config import TorchvisionDetectorConfig
+from detection.detector import build_detector
+from detection.evaluation_files import Recorded
+from detection.evaluation_report import ReportOptions
+from detection.scoring import detect_with_file, scored_detector_file, scored_results_file
+from detection.weights import DetectorInfo, save_detector
+
+ROOT = Path(__file__).parents[2]
+SIDE = 64
+
+
+def run(tool, *arguments, check=True, launcher=(sys.executable,)):
+    done = subprocess.run(
+        [*launcher, str(ROOT / "tools" / f"{tool}.py"), *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Five images of noise, their truth, and a detector that has learned nothing."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for number in (30, 4, 11, 7, 25):  # not in the order of the ids
+        pixels = rng.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": SIDE, "height": SIDE})
+        for label in (1, 2):
+            box = [*rng.integers(0, 30, 2).tolist(), *rng.integers(10, 30, 2).tolist()]
+            row = {"id": len(annotations), "image_id": number, "category_id": label, "bbox": box}
+            annotations.append(row)
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    truth = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "truth.json").write_text(json.dumps(truth))
+    config = TorchvisionDetectorConfig(
+        anchor_sizes=[8, 16, 32, 64], neck_channels=8, head_features=16,
+        proposals_train=20, proposals_test=20, roi_batch=16, score_threshold=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    detector = build_detector(
+        build_backbone("nasnet_a:1@96", out=LEVELS), num_classes=2, config=config
+    )
+    info = DetectorInfo(config, ("cat", "dog"), (1, 2), SIDE, SIDE)
+    save_detector(
+        root / "detector.safetensors", detector, info,
+        provenance={}, training_seconds=0.0, evaluations={},
+    )  # fmt: skip
+    return root
+
+
+def test_two_processes_find_and_score_what_one_does(data, tmp_path):
+    weights, annotations = data / "detector.safetensors", CocoAnnotations.load(data / "truth.json")
+    results = detect_with_file(weights, annotations, data, batch_size=2)
+    assert len(results) > 20
+    (tmp_path / "one").mkdir()
+    scored = scored_detector_file(weights, results, annotations, data, tmp_path / "one")
+    scored.evaluate(tmp_path / "one", ReportOptions(plots=False))
+    done = run(
+        "evaluate_detector",
+        f"weights={weights}",
+        f"images={data}",
+        f"annotations={data}/truth.json",
+        "batch_size=2",
+        "plots=false",
+        f"out={tmp_path}/two",
+        launcher=(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+    )
+    assert done.stdout.count("AP50 to gain") == 1  # one process speaks
+
+    def read(way, name):
+        return json.loads((tmp_path / way / name).read_text())
+
+    one, two = read("one", "metrics.json"), read("two", "metrics.json")
+    assert two == one
+    assert read("two", "error_kinds.json") == read("one", "error_kinds.json")
+    key = ("image_id", "category_id", "score", "bbox")
+    rows = [[[row[k] for k in key] for row in read(way, "results.json")] for way in ("one", "two")]
+    assert sorted(rows[0]) == sorted(rows[1])
+
+
+def test_results_are_scored_and_two_scores_explained(data, tmp_path):
+    truth = json.loads((data / "truth.json").read_text())
+    found = [
+        {k: row[k] for k in ("image_id", "category_id", "bbox")} | {"score": 0.9}
+        for row in truth["annotations"]
+    ]
+    for name, rows in (("all", found), ("few", found[:4])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    done = run(
+        "evaluate_detector", f"results={tmp_path}/all.json", f"annotations={data}/truth.json",
+        f"out={tmp_path}/all", "backend=pycocotools",
+    )  # fmt: skip
+    assert "AP 100.0" in done.stdout
+    assert "dog       100.0  100.0" in done.stdout
+    for name in ("metrics.json", "error_kinds.json", "report.html", "confusion.png"):
+        assert (tmp_path / "all" / name).is_file()
+    few = scored_results_file(tmp_path / "few.json", CocoAnnotations.load(data / "truth.json"))
+    few.evaluate(tmp_path / "few", ReportOptions(plots=False))
+    done = run(
+        "explain_evaluation", f"before={tmp_path}/all", f"after={tmp_path}/few/metrics.json",
+        f"out={tmp_path}/explained",
+    )  # fmt: skip
+    (backends,) = (line for line in done.stdout.splitlines() if line.startswith("backend"))
+    assert backends.split() == ["backend", "pycocotools", "faster-coco-eval"]
+    explained = json.loads((tmp_path / "explained" / "explanation.json").read_text())
+    assert explained["same_question"]
+    assert explained["images"][0]["missed"] == [0, 2]
+
+
+def test_localization_is_written_and_is_no_evaluation_of_detections(data, tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(
+        json.dumps([{"image_id": 4, "category_id": 1, "bbox": [60, 60, 2, 2], "score": 1}])
+    )
+    scored = scored_results_file(path, CocoAnnotations.load(data / "truth.json"))
+    assert scored.localize(tmp_path, ReportOptions()).num_images == 5
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["task"] == "localization"
+    assert written["top1"] == 0
+    assert written["top1_class"] == 20
+    with pytest.raises(ValueError, match="not what an evaluation of detections writes"):
+        Recorded.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"backend": "fast"}, "unknown backend 'fast'; choose from"),
+        ({"task": "counting"}, "unknown task 'counting'; choose from"),
+        ({"score_threshold": 2.0}, "score_threshold must lie in 0 to 1, not 2"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"results": ""}, "give either weights"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        EvaluateDetector(**({"out": "x", "annotations": "y", "results": "z"} | change))
+
+
+def test_the_benchmarks_contenders_give_the_same_figures(tmp_path):
+    settings = BenchmarkEvaluation(
+        out="", num_images=12, num_categories=4, detections_per_image=30, seed=3
+    )
+    truth, results = make_files(settings, tmp_path)
+    assert len(json.loads(results.read_text())) == 12 * 30
+    measured = {"ours": run_fast(truth, results)}
+    measured[REFERENCE] = run_reference_as_it_comes(truth, results)
+    assert measured["ours"]["figures"] == pytest.approx(measured[REFERENCE]["figures"], abs=1e-6)
+    assert measured["ours"]["figures"][0] > 1
+    head, rows = table(measured)
+    assert {len(row) for row in rows} == {len(head)}
+    assert rows[1][2] == "1.0"
