@@ -70,14 +70,14 @@ def test_the_loss_falls_on_images_seen_again(kind):
     detector = make(kind, neck_norm="batch").train()
     optimizer = torch.optim.AdamW(detector.parameters(), lr=3e-3)
     totals = []
-    for _ in range(15):
+    for _ in range(10):
         total, _ = summed(detector)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
         # detectron2's RetinaNet divides by a moving average that itself falls from 100 at first.
         totals.append(total.item() * getattr(detector, "normalizer", torch.ones(())).item())
-    assert min(totals[-3:]) < 0.85 * totals[0]
+    assert min(totals[-3:]) < 0.9 * totals[0]
 
 
 @each_kind
