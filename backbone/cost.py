@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from backbone.config import MIN_WIDTH
+from backbone.genotype import Genotype
 from backbone.memory import inference_bytes, training_step_bytes
-from backbone.specs import Backbone, unbuilt
+from backbone.network import penultimate_filters
+from backbone.specs import Backbone, describe_spec, unbuilt
+
+MEASURED_WIDTH = 16
+"""Of the network whose multiply-adds say how wide another one has to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,48 @@ def describe_cost(description: Mapping[str, Any], *, side_px: int) -> Cost:
     images = torch.empty(1, 3, side_px, side_px, device="meta")
     mult_adds, activations = _count(twin, images)
     return Cost(sum(p.numel() for p in twin.parameters()), mult_adds, activations)
+
+
+def sized_spec(
+    cells: str, genotype: Genotype, *, num_cells: int, mult_adds: float, side_px: int
+) -> str:
+    """Return the backbone spec of some cells whose multiply-adds come nearest to a number.
+
+    Args:
+        cells: how a spec names them: published cells, or the path of a ``cells.json``.
+        genotype: the same cells.
+        num_cells: N.
+        mult_adds: of one image.
+        side_px: its height and width.
+
+    Raises:
+        ValueError: if even the narrowest network has more than twice as many.
+    """
+
+    def spec(width: int) -> str:
+        return f"{cells}:{num_cells}@{penultimate_filters(genotype, width)}"
+
+    def cost(width: int) -> int:
+        return describe_cost(describe_spec(spec(width)), side_px=side_px).mult_adds
+
+    @cache
+    def distance(width: int) -> float:
+        return abs(math.log(cost(width) / mult_adds))
+
+    # Nearly all multiply-adds grow with the square of the width; so the guess is near.
+    guess = MEASURED_WIDTH * math.sqrt(mult_adds / cost(MEASURED_WIDTH))
+    # Strided layers halve widths, and odd ones are rounded there; so widths are even.
+    best, previous = max(2 * round(guess / 2), MIN_WIDTH), 0
+    while best != previous:
+        previous = best
+        best = min(best, max(best - 2, MIN_WIDTH), best + 2, key=distance)
+    if distance(best) > math.log(2):
+        raise ValueError(
+            f"even the narrowest network of {cells} at N = {num_cells} has "
+            f"{cost(best) / 1e6:.1f} million multiply-adds at {side_px} px; "
+            f"{mult_adds / 1e6:.1f} were asked for"
+        )
+    return spec(best)
 
 
 def _unchanged(images: Tensor) -> Tensor:

@@ -142,6 +142,11 @@ class CellNetwork(nn.Module):
             if step.tapped:
                 level = _level_of(outputs[-1][1])
                 self.channels[level], self.strides[level] = outputs[-1]
+        self.last_reduction = max(i for i, step in enumerate(self.plan) if step.reduces)
+        """Number of the cell that halves the map for the last time."""
+        self.before_last_reduction = outputs[self.last_reduction - 1 : self.last_reduction + 1]
+        """Channels and stride of the two outputs that it reads, the older first; no later cell
+        reads an earlier one."""
 
         for module in self.modules():
             if isinstance(module, SamePool2d) and module.stride > 1:
@@ -152,9 +157,25 @@ class CellNetwork(nn.Module):
         gradient: the same gradients and running statistics for less memory and more time."""
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        outputs = [self.stem(images)]
+        outputs = self._run([self.stem(images)], last=len(self.cells))
+        tapped = (out for out, step in zip(outputs[1:], self.plan, strict=True) if step.tapped)
+        return dict(zip(self.channels, tapped, strict=True))
+
+    def run_first_part(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the older and the newer input of the last reduction cell."""
+        older, newer = self._run([self.stem(images)], last=self.last_reduction)[-2:]
+        return older, newer
+
+    def run_second_part(self, older: Tensor, newer: Tensor) -> Tensor:
+        """Return the last map, given what the last reduction cell reads."""
+        unread = [newer] * (self.last_reduction - 1)
+        return self._run([*unread, older, newer], last=len(self.cells))[-1]
+
+    def _run(self, outputs: list[Tensor], *, last: int) -> list[Tensor]:
+        """Add the cells' outputs to those that there are, up to that of the ``last``-th cell."""
         saves_memory = self.checkpoints_cells and torch.is_grad_enabled()
-        for cell, step in zip(self.cells, self.plan, strict=True):
+        for number in range(len(outputs) - 1, last):
+            cell, step = self.cells[number], self.plan[number]
             older = None if step.older is None else outputs[step.older]
             outputs.append(
                 checkpoint(
@@ -164,8 +185,7 @@ class CellNetwork(nn.Module):
                 if saves_memory
                 else cell(older, outputs[-1])
             )  # fmt: skip
-        tapped = (out for out, step in zip(outputs[1:], self.plan, strict=True) if step.tapped)
-        return dict(zip(self.channels, tapped, strict=True))
+        return outputs
 
     def schedule_drop_path(self, *, keep: float, progress: float) -> None:
         """Set how often operations are dropped in training (paper, section 4: ScheduledDropPath).

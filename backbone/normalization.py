@@ -6,13 +6,18 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
 from backbone.imports import absent_while_importing
 
 with absent_while_importing("wandb"):  # timm imports it where it is installed, unasked
-    from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
+    from timm.layers.norm_act import (
+        BatchNormAct2d,
+        SyncBatchNormAct,
+        convert_sync_batchnorm,
+    )
 
 NORMS = ("batch", "frozen", "sync", "group")
 MAX_GROUPS = 32
@@ -68,7 +73,7 @@ def convert_norm(module: nn.Module, norm: str) -> nn.Module:
         case "batch":
             return module
         case "frozen":
-            return _replace(module, _frozen)
+            return _replace(module, frozen_copy)
         case "sync":
             converted: nn.Module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
             return converted
@@ -86,7 +91,8 @@ def _replace(module: nn.Module, make: Callable[[nn.BatchNorm2d], nn.Module]) -> 
     return module
 
 
-def _frozen(norm: nn.BatchNorm2d) -> nn.Module:
+def frozen_copy(norm: Any) -> FrozenBatchNorm2d:
+    """Return a layer that always normalizes as a batch normalization does in evaluation."""
     frozen = FrozenBatchNorm2d(norm.num_features, norm.eps, then=_activation(norm))
     frozen.load_state_dict(norm.state_dict())
     return frozen
@@ -99,8 +105,9 @@ def _group(norm: nn.BatchNorm2d) -> nn.Module:
     return group if activation is None else nn.Sequential(group, activation)
 
 
-def _activation(norm: nn.BatchNorm2d) -> nn.Module | None:
-    return nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else None
+def _activation(norm: Any) -> nn.Module | None:
+    has_one = isinstance(norm, BatchNormAct2d | SyncBatchNormAct)
+    return nn.Sequential(norm.drop, norm.act) if has_one else None
 
 
 @contextmanager
@@ -114,7 +121,9 @@ def recomputation(module: nn.Module) -> Iterator[None]:
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
-        norm.num_batches_tracked = None
+        if norm.num_batches_tracked is not None:
+            # A copy is counted up instead; without any, SyncBatchNorm would refuse.
+            norm.num_batches_tracked = norm.num_batches_tracked.clone()
     try:
         yield
     finally:

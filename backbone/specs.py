@@ -86,6 +86,11 @@ class Backbone(nn.Module):
         self.register_buffer("_std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
+        maps = self.body(self.normalize(images))
+        return {level: maps[level] for level in self.out}
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Bring images, (B, 3, H, W) in [0, 1], to what the body's weights expect."""
         if min(images.shape[-2:]) < MIN_SIDE_PX:
             raise ValueError(
                 f"images must be at least {MIN_SIDE_PX} pixels high and wide, "
@@ -93,8 +98,7 @@ class Backbone(nn.Module):
             )
         if self.grayscale:
             images = rgb_to_grayscale(images, num_output_channels=3)
-        maps = self.body((images - self._mean) / self._std)
-        return {level: maps[level] for level in self.out}
+        return (images - self._mean) / self._std
 
     def map_sides(self, side_px: int) -> dict[str, int]:
         """Return the side of every map for a square image, without computing anything."""
@@ -105,8 +109,9 @@ class Backbone(nn.Module):
     def checkpoint_activations(self) -> None:
         """Let training keep few activations and compute the rest again for the gradient.
 
-        Gradients and running statistics stay the same, for less memory and more time. Cells keep
-        their outputs only; timm's models do what they can.
+        Gradients stay the same, for less memory and more time. Cells keep their outputs only, and
+        their running statistics stay the same too. timm's models do what they can; the statistics
+        inside what they compute twice move twice.
 
         Raises:
             ValueError: if this backbone cannot.
@@ -332,7 +337,7 @@ def _build_timm(
     info = model.feature_info
     channels = info.channels()
     return Backbone(
-        _NamedMaps(model, tuple(indices)),
+        NamedMaps(model, tuple(indices)),
         description=description,
         channels=dict(zip(indices, channels, strict=True)),
         strides={level: strides[i] for level, i in indices.items()},
@@ -342,7 +347,7 @@ def _build_timm(
     )
 
 
-class _NamedMaps(nn.Module):
+class NamedMaps(nn.Module):
     """Name the maps that a model returns as a list."""
 
     def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:

@@ -21,6 +21,8 @@ EXPECTED_WARNINGS = (
     ".*The number of training batches.*is smaller than the logging interval.*",
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*You're resuming from a checkpoint that ended before the epoch ended.*",
+    # Frozen batch normalization is in evaluation mode.
+    "Found .* module\\(s\\) in eval mode at the start of training.*",
     # torch 2.14 renamed what Lightning 2.6 still calls by its old name.
     ".*isinstance\\(treespec, LeafSpec\\).*",
 )

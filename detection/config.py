@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from backbone.config import MIN_WIDTH, OPTIMIZERS
 
+NECKS = ("fpn", "none")
 NECK_NORMS = ("none", "batch")
 BAD_BOXES = ("error", "drop")
 EVALUATION_BACKENDS = ("faster-coco-eval", "pycocotools")
@@ -17,7 +18,10 @@ EVALUATION_BACKENDS = ("faster-coco-eval", "pycocotools")
 DETECTOR_SCHEDULES = ("cosine", "steps")
 REWARD_PRECISIONS = ("32-true", "bf16-mixed")
 _LOWEST = {
+    "frozen_stages": 0,
     "neck_channels": 1,
+    "rpn_channels": 0,
+    "crop_side": 1,
     "head_features": 1,
     "rpn_batch": 1,
     "roi_batch": 1,
@@ -42,17 +46,25 @@ _LOWEST_OF_RECIPE = {
 class DetectorConfig:
     """Faster R-CNN with FPN (Ren et al. 2015; Lin et al. 2017). The subclass names the engine."""
 
+    neck: str = "fpn"
+    """``fpn``; or ``none``, as the paper has it: proposals from the map at stride 16 alone, and the
+    rest of the backbone as the box head on crops of that map (Zoph et al. 2018, section 4.3)."""
+    frozen_stages: int = 0
+    """How many of the backbone's stages do not learn: 0 for none, 1 for the stem, 2 up to c2, ...
+    (detectron2 publishes 2 for pretrained backbones)."""
     anchor_sizes: list[int] = field(default_factory=lambda: [32, 64, 128, 256, 512])
     """Side of a square anchor per level, in pixels, from p2 on. One more than the backbone has
-    maps adds a pooled level (p6)."""
+    maps adds a pooled level (p6). With ``neck=none`` all are on the one map."""
     anchor_ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
     """Height divided by width of the anchors at each place."""
     neck_channels: int = 256
-    """Channels of the pyramid's maps p2, p3, ..."""
+    """Channels of the pyramid's maps p2, p3, ...; not used with ``neck=none``."""
     neck_norm: str = "none"
     """Normalization in the pyramid: ``none`` or ``batch``."""
     head_features: int = 1024
-    """Width of the two hidden layers of the box head."""
+    """Width of the two hidden layers of the box head; not used with ``neck=none``."""
+    rpn_channels: int = 0
+    """Width of the region proposals' hidden layer; 0: that of the maps."""
     rpn_batch: int = 256
     """Anchors per image in the loss of the region proposals, half of them objects at most."""
     rpn_candidates_train: int = 2000
@@ -71,11 +83,16 @@ class DetectorConfig:
     roi_samples: int = 0
     """Points along each side of a crop's cell at which the map is read; 0 takes as many as the
     cell has pixels."""
+    crop_side: int = 7
+    """Rows and columns of the crop that the box head sees (Lin et al. 2017: 7; 17 without a
+    pyramid: Zoph et al. 2018's released code)."""
     crop_levels: int = 0
     """How many maps, from the finest on, the box head's crops are taken from, each crop from the
     one that fits its size; 0: from all of the backbone's."""
     class_agnostic_boxes: bool = False
     """Whether the box head refines a box in one way for all classes instead of one per class."""
+    box_loss_weight: float = 1.0
+    """Weight of the losses of places, the proposals' and the boxes'; those of classes have 1."""
     score_threshold: float = 0.05
     """Detections below this score are dropped, 0 to 1."""
     nms_threshold: float = 0.5
@@ -84,8 +101,8 @@ class DetectorConfig:
     """Detections per image at most; COCO counts 100."""
 
     def __post_init__(self) -> None:
-        if self.neck_norm not in NECK_NORMS:
-            raise ValueError(f"unknown neck_norm {self.neck_norm!r}; choose from {NECK_NORMS}")
+        _check_choice("neck", self.neck, NECKS)
+        _check_choice("neck_norm", self.neck_norm, NECK_NORMS)
         for name, lowest in _LOWEST.items():
             if getattr(self, name) < lowest:
                 raise ValueError(f"{name} must be at least {lowest}, not {getattr(self, name)}")
@@ -94,6 +111,13 @@ class DetectorConfig:
         for name in ("score_threshold", "nms_threshold", "roi_positive_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
+        if not self.box_loss_weight > 0:
+            raise ValueError(f"box_loss_weight must be above 0, not {self.box_loss_weight}")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"unknown {name} {value!r}; choose from {choices}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -104,6 +128,59 @@ class TorchvisionDetectorConfig(DetectorConfig):
 @dataclass(kw_only=True, slots=True)
 class Detectron2DetectorConfig(DetectorConfig):
     """The detector from detectron2's parts."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Detectron2CascadeConfig(Detectron2DetectorConfig):
+    """Cascade R-CNN (Cai & Vasconcelos 2018) from detectron2's parts.
+
+    Three box heads, each refining the boxes of the one before, with ``ROI_BOX_CASCADE_HEAD`` of
+    detectron2's ``config/defaults.py``; its other defaults are those of
+    ``configs/Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml``.
+    """
+
+    class_agnostic_boxes: bool = True
+    """A cascade's heads refine a box in one way for all classes."""
+    proposals_train: int = 2000
+    """Proposals per image that go to the first box head, in training."""
+
+    def __post_init__(self) -> None:
+        DetectorConfig.__post_init__(self)  # a slots dataclass has no working super()
+        _refuse_single_map(self, "a cascade")
+        if not self.class_agnostic_boxes:
+            raise ValueError("a cascade needs class_agnostic_boxes=true")
+
+
+@dataclass(kw_only=True, slots=True)
+class TorchvisionRetinaNetConfig(TorchvisionDetectorConfig):
+    """RetinaNet (Lin et al. 2017, "Focal loss") from torchvision's parts.
+
+    Every level has anchors of each size, and of that size times 2^(1/3) and 2^(2/3). As many
+    ``anchor_sizes`` as the backbone has maps put them on p2 to p5, one more on p3 to p7, as
+    published. There are no proposals: of the fields about them and about the box head only
+    ``rpn_candidates_test`` (anchors per level before suppression) is read.
+    """
+
+    def __post_init__(self) -> None:
+        DetectorConfig.__post_init__(self)
+        _refuse_single_map(self, "RetinaNet")
+
+
+@dataclass(kw_only=True, slots=True)
+class Detectron2RetinaNetConfig(Detectron2DetectorConfig):
+    """RetinaNet from detectron2's parts; see ``TorchvisionRetinaNetConfig``.
+
+    With the defaults of detectron2's ``configs/Base-RetinaNet.yaml``.
+    """
+
+    def __post_init__(self) -> None:
+        DetectorConfig.__post_init__(self)
+        _refuse_single_map(self, "RetinaNet")
+
+
+def _refuse_single_map(config: DetectorConfig, kind: str) -> None:
+    if config.neck != "fpn":
+        raise ValueError(f"{kind} needs neck=fpn, not {config.neck!r}")
 
 
 @dataclass(kw_only=True, slots=True)

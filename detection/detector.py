@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from backbone.freezing import freeze_stages
 from backbone.specs import Backbone
 from detection.config import (
     DetectorConfig,
     Detectron2DetectorConfig,
+    Detectron2RetinaNetConfig,
     TorchvisionDetectorConfig,
+    TorchvisionRetinaNetConfig,
 )
 
 SIZE_DIVISOR = 32
@@ -65,31 +68,47 @@ def build_detector(backbone: Backbone, *, num_classes: int, config: DetectorConf
     """Build a detector with new weights around a backbone.
 
     Args:
-        backbone: gives the maps; every one of its levels is used.
+        backbone: gives the maps; every one of its levels is used. Its first stages are frozen if
+            the config asks for it.
         num_classes: K, the classes of objects, without background.
-        config: its type chooses the engine.
+        config: its type chooses the engine and the kind of detector.
 
     Raises:
-        ValueError: if the anchors do not fit the backbone's levels.
+        ValueError: if the anchors do not fit the backbone's levels, it has not so many stages as
+            are to be frozen, or it cannot be split for a detector without a neck.
         ImportError: if the engine is detectron2 and that is not installed.
     """
     if num_classes < 1:
         raise ValueError(f"a detector needs at least 1 class, not {num_classes}")
     levels = len(backbone.out)
-    if len(config.anchor_sizes) not in (levels, levels + 1):
+    if config.neck == "fpn" and len(config.anchor_sizes) not in (levels, levels + 1):
         raise ValueError(
             f"anchor_sizes needs one size per level, {levels} for {list(backbone.out)} or "
             f"{levels + 1} with a pooled one, not {len(config.anchor_sizes)}"
         )
+    freeze_stages(backbone, config.frozen_stages)
+    build = _engine(config)
+    return build(backbone, num_classes=num_classes, config=config)
+
+
+def _engine(config: DetectorConfig) -> Callable[..., Detector]:
     match config:
+        case TorchvisionRetinaNetConfig():
+            from detection.torchvision_retinanet import TorchvisionRetinaNet
+
+            return TorchvisionRetinaNet
         case TorchvisionDetectorConfig():
             from detection.torchvision_engine import TorchvisionDetector
 
-            return TorchvisionDetector(backbone, num_classes=num_classes, config=config)
+            return TorchvisionDetector
+        case Detectron2RetinaNetConfig():
+            from detection.detectron2_retinanet import Detectron2RetinaNet
+
+            return Detectron2RetinaNet
         case Detectron2DetectorConfig():
             from detection.detectron2_engine import Detectron2Detector
 
-            return Detectron2Detector(backbone, num_classes=num_classes, config=config)
+            return Detectron2Detector
         case _:
             raise TypeError(f"no engine for {type(config).__name__}")
 

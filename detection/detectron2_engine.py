@@ -1,75 +1,47 @@
-"""Faster R-CNN with FPN from detectron2's parts; the one module that imports detectron2.
+"""Faster R-CNN from detectron2's parts: with FPN or without a neck, with one box head or a cascade.
 
-The parts are called as ``detectron2/model_zoo/configs/Base-RCNN-FPN.yaml`` configures them, without
-its config system and without ``GeneralizedRCNN``: resizing and normalization are the data's and the
-backbone's business here, the same for both engines.
+``GeneralizedRCNN`` is left out: resizing and normalization are the data's and the backbone's
+business here, the same for both engines.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from backbone.halves import SPLIT_STRIDE, Halves
 from backbone.specs import Backbone
-from detection.config import DetectorConfig
+from detection.config import DetectorConfig, Detectron2CascadeConfig
 from detection.detector import Detections, Detector, Target, batch_images
+from detection.detectron2_parts import (
+    RPN,
+    Box2BoxTransform,
+    CascadeROIHeads,
+    DefaultAnchorGenerator,
+    EventStorage,
+    FastRCNNConvFCHead,
+    FastRCNNOutputLayers,
+    ImageList,
+    LastLevelMaxPool,
+    Matcher,
+    Res5ROIHeads,
+    ROIPooler,
+    ShapeSpec,
+    StandardROIHeads,
+    StandardRPNHead,
+    build_pyramid,
+    known_warnings_hidden,
+    to_instances,
+)
+from detection.single_map import SINGLE_LEVEL, CropHead, SingleMap
 
-try:
-    # On import detectron2 scripts functions, which torch calls outdated.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from detectron2.layers import ShapeSpec
-        from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
-        from detectron2.modeling.backbone import FPN
-        from detectron2.modeling.backbone import Backbone as Detectron2Backbone
-        from detectron2.modeling.backbone.fpn import LastLevelMaxPool
-        from detectron2.modeling.box_regression import Box2BoxTransform
-        from detectron2.modeling.matcher import Matcher
-        from detectron2.modeling.poolers import ROIPooler
-        from detectron2.modeling.proposal_generator import RPN
-        from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
-        from detectron2.modeling.roi_heads import (
-            FastRCNNConvFCHead,
-            FastRCNNOutputLayers,
-            StandardROIHeads,
-        )
-        from detectron2.structures import Boxes, ImageList, Instances
-        from detectron2.utils.events import EventStorage
-except ImportError as error:
-    raise ImportError(
-        "detector=detectron2 needs detectron2, which cannot be imported "
-        f"({error}); install it as "
-        "https://detectron2.readthedocs.io/en/latest/tutorials/install.html says, "
-        "or use detector=torchvision"
-    ) from error
-
-POOLED_SIDE = 7
-"""Rows and columns of the crop that the box head sees (Lin et al. 2017)."""
-
-
-class _BottomUp(Detectron2Backbone):  # type: ignore[misc]  # untyped package
-    """A ``Backbone`` of ours as detectron2's FPN wants it.
-
-    It does not register the backbone as its child: the detector already has it, and its weights
-    would be in every file twice.
-    """
-
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self._backbone = (backbone,)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return self._backbone[0](images)
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        backbone = self._backbone[0]
-        return {
-            level: ShapeSpec(channels=backbone.channels[level], stride=backbone.strides[level])
-            for level in backbone.out
-        }
+BOX_CODE = (10.0, 10.0, 5.0, 5.0)
+"""Factors of the box head's places and sizes, ``ROI_BOX_HEAD.BBOX_REG_WEIGHTS``."""
+CASCADE = {0.5: BOX_CODE, 0.6: (20.0, 20.0, 10.0, 10.0), 0.7: (30.0, 30.0, 15.0, 15.0)}
+"""IoU from which on a proposal is an object -> factors, of each of a cascade's heads
+(``ROI_BOX_CASCADE_HEAD``)."""
 
 
 class Detectron2Detector(Detector):
@@ -79,53 +51,42 @@ class Detectron2Detector(Detector):
         super().__init__()
         self.backbone = backbone
         self.num_classes = num_classes
-        self.neck = FPN(
-            _BottomUp(backbone),
-            list(backbone.out),
-            config.neck_channels,
-            norm="BN" if config.neck_norm == "batch" else "",
-            top_block=_pooled_level(backbone)
-            if len(config.anchor_sizes) > len(backbone.out)
-            else None,
-        )
-        shapes = self.neck.output_shape()
-        crops = list(shapes)[: config.crop_levels or len(backbone.out)]
-        self.rpn = _build_rpn(config, shapes)
-        self.roi_heads = StandardROIHeads(
-            num_classes=num_classes,
-            batch_size_per_image=config.roi_batch,
-            positive_fraction=config.roi_positive_fraction,
-            proposal_matcher=Matcher([0.5], [0, 1], allow_low_quality_matches=False),
-            box_in_features=crops,
-            box_pooler=ROIPooler(
-                output_size=POOLED_SIDE,
-                scales=[1 / shapes[level].stride for level in crops],
-                sampling_ratio=config.roi_samples,
-                pooler_type="ROIAlignV2",
-            ),
-            box_head=FastRCNNConvFCHead(
-                ShapeSpec(channels=config.neck_channels, height=POOLED_SIDE, width=POOLED_SIDE),
-                conv_dims=[],
-                fc_dims=[config.head_features, config.head_features],
-            ),
-            box_predictor=FastRCNNOutputLayers(
-                ShapeSpec(channels=config.head_features),
-                box2box_transform=Box2BoxTransform(weights=(10.0, 10.0, 5.0, 5.0)),
-                num_classes=num_classes,
-                cls_agnostic_bbox_reg=config.class_agnostic_boxes,
-                test_score_thresh=config.score_threshold,
-                test_nms_thresh=config.nms_threshold,
-                test_topk_per_image=config.max_detections,
-            ),
-        )
+        sampling: dict[str, Any] = {
+            "num_classes": num_classes,
+            "batch_size_per_image": config.roi_batch,
+            "positive_fraction": config.roi_positive_fraction,
+        }
+        self.neck: nn.Module
+        if config.neck == "none":
+            halves = Halves(backbone)
+            self.neck = SingleMap(halves)
+            shapes = {SINGLE_LEVEL: ShapeSpec(channels=halves.channels, stride=SPLIT_STRIDE)}
+            self.rpn = _build_rpn(config, shapes)
+            self.roi_heads = Res5ROIHeads(
+                in_features=[SINGLE_LEVEL],
+                pooler=_build_pooler(config, shapes),
+                res5=CropHead(halves),
+                box_predictor=_build_predictor(config, halves.out_channels, num_classes),
+                proposal_matcher=_build_matcher(0.5),
+                **sampling,
+            )
+        else:
+            has_top = len(config.anchor_sizes) > len(backbone.out)
+            top = _pooled_level(backbone) if has_top else None
+            pyramid = build_pyramid(backbone, config, levels=backbone.out, top=top)
+            self.neck, shapes = pyramid, pyramid.output_shape()
+            self.rpn = _build_rpn(config, shapes)
+            self.roi_heads = _build_pyramid_heads(
+                config, shapes, num_crop_levels=config.crop_levels or len(backbone.out), **sampling
+            )
 
     def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
         assert self.training
         batch, sizes = batch_images(images)
-        truths = [_instances(t, size) for t, size in zip(targets, sizes, strict=True)]
+        truths = to_instances(targets, sizes)
         maps = self.neck(batch)
         # The parts log to detectron2's event storage; Lightning logs what is worth it.
-        with EventStorage(), _known_warnings_hidden():
+        with EventStorage(), known_warnings_hidden():
             proposals, rpn_losses = self.rpn(ImageList(batch, sizes), maps, truths)
             _, head_losses = self.roi_heads(ImageList(batch, sizes), maps, proposals, truths)
         return {**rpn_losses, **head_losses}
@@ -134,19 +95,11 @@ class Detectron2Detector(Detector):
         assert not self.training
         batch, sizes = batch_images(images)
         maps = self.neck(batch)
-        with _known_warnings_hidden():
+        with known_warnings_hidden():
             proposals, _ = self.rpn(ImageList(batch, sizes), maps, None)
         found, _ = self.roi_heads(ImageList(batch, sizes), maps, proposals, None)
         # Under bf16 autocast scores come in bf16.
         return [Detections(f.pred_boxes.tensor, f.scores.float(), f.pred_classes) for f in found]
-
-
-@contextmanager
-def _known_warnings_hidden() -> Iterator[None]:
-    """Hide torch's complaint about how detectron2's anchors call ``meshgrid``."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
-        yield
 
 
 def _pooled_level(backbone: Backbone) -> LastLevelMaxPool:
@@ -155,14 +108,19 @@ def _pooled_level(backbone: Backbone) -> LastLevelMaxPool:
     return level
 
 
-def _build_rpn(config: DetectorConfig, shapes: dict[str, ShapeSpec]) -> RPN:
+def _build_rpn(config: DetectorConfig, shapes: Mapping[str, ShapeSpec]) -> RPN:
+    # One map has anchors of all sizes; of several each has its own.
+    sizes = [config.anchor_sizes] if config.neck == "none" else [[s] for s in config.anchor_sizes]
+    channels = next(iter(shapes.values())).channels
     return RPN(
         in_features=list(shapes),
         head=StandardRPNHead(
-            in_channels=config.neck_channels, num_anchors=len(config.anchor_ratios)
+            in_channels=channels,
+            num_anchors=len(sizes[0]) * len(config.anchor_ratios),
+            conv_dims=[config.rpn_channels or channels],
         ),
         anchor_generator=DefaultAnchorGenerator(
-            sizes=[[size] for size in config.anchor_sizes],
+            sizes=[list(level) for level in sizes],
             aspect_ratios=[list(config.anchor_ratios)],
             strides=[shape.stride for shape in shapes.values()],
             offset=0.0,  # as its configs have it; the class's own default is another
@@ -174,8 +132,78 @@ def _build_rpn(config: DetectorConfig, shapes: dict[str, ShapeSpec]) -> RPN:
         pre_nms_topk=(config.rpn_candidates_train, config.rpn_candidates_test),
         post_nms_topk=(config.proposals_train, config.proposals_test),
         nms_thresh=0.7,
+        loss_weight={"loss_rpn_cls": 1.0, "loss_rpn_loc": config.box_loss_weight},
     )
 
 
-def _instances(target: Target, size: tuple[int, int]) -> Instances:
-    return Instances(size, gt_boxes=Boxes(target.boxes), gt_classes=target.labels)
+def _build_pyramid_heads(
+    config: DetectorConfig,
+    shapes: Mapping[str, ShapeSpec],
+    *,
+    num_crop_levels: int,
+    num_classes: int,
+    **sampling: Any,
+) -> StandardROIHeads:
+    crops = {level: shapes[level] for level in list(shapes)[:num_crop_levels]}
+    shared = {
+        "num_classes": num_classes,
+        "box_in_features": list(crops),
+        "box_pooler": _build_pooler(config, crops),
+        **sampling,
+    }
+    if not isinstance(config, Detectron2CascadeConfig):
+        return StandardROIHeads(
+            box_head=_build_box_head(config),
+            box_predictor=_build_predictor(config, config.head_features, num_classes),
+            proposal_matcher=_build_matcher(0.5),
+            **shared,
+        )
+    return CascadeROIHeads(
+        box_heads=[_build_box_head(config) for _ in CASCADE],
+        box_predictors=[
+            _build_predictor(config, config.head_features, num_classes, box_code=code)
+            for code in CASCADE.values()
+        ],
+        proposal_matchers=[_build_matcher(iou) for iou in CASCADE],
+        **shared,
+    )
+
+
+def _build_matcher(iou: float) -> Matcher:
+    return Matcher([iou], [0, 1], allow_low_quality_matches=False)
+
+
+def _build_pooler(config: DetectorConfig, shapes: Mapping[str, ShapeSpec]) -> ROIPooler:
+    return ROIPooler(
+        output_size=config.crop_side,
+        scales=[1 / shape.stride for shape in shapes.values()],
+        sampling_ratio=config.roi_samples,
+        pooler_type="ROIAlignV2",
+    )
+
+
+def _build_box_head(config: DetectorConfig) -> FastRCNNConvFCHead:
+    return FastRCNNConvFCHead(
+        ShapeSpec(channels=config.neck_channels, height=config.crop_side, width=config.crop_side),
+        conv_dims=[],
+        fc_dims=[config.head_features, config.head_features],
+    )
+
+
+def _build_predictor(
+    config: DetectorConfig,
+    channels: int,
+    num_classes: int,
+    *,
+    box_code: tuple[float, ...] = BOX_CODE,
+) -> FastRCNNOutputLayers:
+    return FastRCNNOutputLayers(
+        ShapeSpec(channels=channels),
+        box2box_transform=Box2BoxTransform(weights=box_code),
+        num_classes=num_classes,
+        cls_agnostic_bbox_reg=config.class_agnostic_boxes,
+        test_score_thresh=config.score_threshold,
+        test_nms_thresh=config.nms_threshold,
+        test_topk_per_image=config.max_detections,
+        loss_weight={"loss_cls": 1.0, "loss_box_reg": config.box_loss_weight},
+    )

@@ -1,4 +1,4 @@
-"""Faster R-CNN with FPN from torchvision's parts.
+"""Faster R-CNN from torchvision's parts, with FPN or without a neck.
 
 Its ``GeneralizedRCNN`` is left out: resizing and normalization are the data's and the backbone's
 business here, the same for both engines.
@@ -14,15 +14,22 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops import (
+    Conv2dNormActivation,
+    FeaturePyramidNetwork,
+    MultiScaleRoIAlign,
+    RoIAlign,
+)
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from backbone.halves import SPLIT_STRIDE, Halves
 from backbone.specs import Backbone
 from detection.config import DetectorConfig
 from detection.detector import Detections, Detector, Target, batch_images
+from detection.single_map import SINGLE_LEVEL, CropHead, SingleMap
 
-POOLED_SIDE = 7
-"""Rows and columns of the crop that the box head sees (Lin et al. 2017)."""
+BOX_LOSSES = ("loss_rpn_box_reg", "loss_box_reg")
+"""Torchvision's names of the losses of places."""
 
 
 class ClassAgnosticPredictor(nn.Module):
@@ -39,6 +46,23 @@ class ClassAgnosticPredictor(nn.Module):
         return self.cls_score(x), self.bbox_pred(x).repeat(1, self.num_classes)
 
 
+class SingleMapCrops(nn.Module):
+    """Crops of the one map, as ``RoIHeads`` asks for them.
+
+    ``MultiScaleRoIAlign`` would read it half a pixel off: it has no ``aligned``.
+    """
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        self.align = RoIAlign(config.crop_side, 1 / SPLIT_STRIDE, config.roi_samples, aligned=True)
+
+    def forward(
+        self, maps: dict[str, Tensor], boxes: list[Tensor], image_sizes: list[tuple[int, int]]
+    ) -> Tensor:
+        """Return (R, C, crop_side, crop_side) for R boxes in all."""
+        return self.align(maps[SINGLE_LEVEL], boxes)
+
+
 class TorchvisionDetector(Detector):
     """``Detector`` from ``torchvision.models.detection``."""
 
@@ -46,43 +70,32 @@ class TorchvisionDetector(Detector):
         super().__init__()
         self.backbone = backbone
         self.num_classes = num_classes
-        pooled_level = len(config.anchor_sizes) > len(backbone.out)
-        self.neck = FeaturePyramidNetwork(
-            list(backbone.channels.values()),
-            config.neck_channels,
-            extra_blocks=LastLevelMaxPool() if pooled_level else None,
-            norm_layer=nn.BatchNorm2d if config.neck_norm == "batch" else None,
-        )
-        ratios = tuple(config.anchor_ratios)
-        anchors = AnchorGenerator(
-            tuple((size,) for size in config.anchor_sizes), (ratios,) * len(config.anchor_sizes)
-        )
-        self.rpn = RegionProposalNetwork(
-            anchors,
-            RPNHead(config.neck_channels, len(ratios)),
-            fg_iou_thresh=0.7,
-            bg_iou_thresh=0.3,
-            batch_size_per_image=config.rpn_batch,
-            positive_fraction=0.5,
-            pre_nms_top_n={
-                "training": config.rpn_candidates_train,
-                "testing": config.rpn_candidates_test,
-            },
-            post_nms_top_n={
-                "training": config.proposals_train,
-                "testing": config.proposals_test,
-            },
-            nms_thresh=0.7,
-        )
+        self.box_loss_weight = config.box_loss_weight
+        self.neck: nn.Module
+        if config.neck == "none":
+            halves = Halves(backbone)
+            self.neck = SingleMap(halves)
+            self.rpn = _build_rpn(config, halves.channels)
+            features = halves.out_channels
+            crops: nn.Module = SingleMapCrops(config)
+            box_head: nn.Module = nn.Sequential(
+                CropHead(halves), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+            )
+        else:
+            self.neck = _build_pyramid(backbone, config)
+            self.rpn = _build_rpn(config, config.neck_channels)
+            features = config.head_features
+            crops = MultiScaleRoIAlign(
+                list(backbone.out)[: config.crop_levels or None],
+                output_size=config.crop_side,
+                sampling_ratio=config.roi_samples,
+            )
+            box_head = TwoMLPHead(config.neck_channels * config.crop_side**2, features)
         predictor = ClassAgnosticPredictor if config.class_agnostic_boxes else FastRCNNPredictor
         self.roi_heads = RoIHeads(
-            MultiScaleRoIAlign(
-                list(backbone.out)[: config.crop_levels or None],
-                output_size=POOLED_SIDE,
-                sampling_ratio=config.roi_samples,
-            ),
-            TwoMLPHead(config.neck_channels * POOLED_SIDE**2, config.head_features),
-            predictor(config.head_features, num_classes + 1),
+            crops,
+            box_head,
+            predictor(features, num_classes + 1),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
             batch_size_per_image=config.roi_batch,
@@ -98,7 +111,7 @@ class TorchvisionDetector(Detector):
         # torchvision counts the background as class 0.
         truths = [{"boxes": t.boxes, "labels": t.labels + 1} for t in targets]
         _, losses = self._run(images, truths)
-        return losses
+        return {n: v * self.box_loss_weight if n in BOX_LOSSES else v for n, v in losses.items()}
 
     def predict(self, images: Sequence[Tensor]) -> list[Detections]:
         assert not self.training
@@ -109,7 +122,50 @@ class TorchvisionDetector(Detector):
         self, images: Sequence[Tensor], truths: list[dict[str, Tensor]] | None
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
         batch, sizes = batch_images(images)
-        maps = self.neck(self.backbone(batch))
+        is_pyramid = not isinstance(self.neck, SingleMap)
+        maps = self.neck(self.backbone(batch) if is_pyramid else batch)
         proposals, rpn_losses = self.rpn(ImageList(batch, sizes), maps, truths)
         found, head_losses = self.roi_heads(maps, proposals, sizes, truths)
         return found, {**rpn_losses, **head_losses}
+
+
+def _build_pyramid(backbone: Backbone, config: DetectorConfig) -> FeaturePyramidNetwork:
+    pooled = len(config.anchor_sizes) > len(backbone.out)
+    return FeaturePyramidNetwork(
+        list(backbone.channels.values()),
+        config.neck_channels,
+        extra_blocks=LastLevelMaxPool() if pooled else None,
+        norm_layer=nn.BatchNorm2d if config.neck_norm == "batch" else None,
+    )
+
+
+def _build_rpn(config: DetectorConfig, channels: int) -> RegionProposalNetwork:
+    # One map has anchors of all sizes; of several each has its own.
+    sizes = [config.anchor_sizes] if config.neck == "none" else [[s] for s in config.anchor_sizes]
+    ratios = tuple(config.anchor_ratios)
+    anchors = AnchorGenerator(tuple(tuple(level) for level in sizes), (ratios,) * len(sizes))
+    return RegionProposalNetwork(
+        anchors,
+        _build_rpn_head(config, channels, anchors.num_anchors_per_location()[0]),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=config.rpn_batch,
+        positive_fraction=0.5,
+        pre_nms_top_n={
+            "training": config.rpn_candidates_train,
+            "testing": config.rpn_candidates_test,
+        },
+        post_nms_top_n={"training": config.proposals_train, "testing": config.proposals_test},
+        nms_thresh=0.7,
+    )
+
+
+def _build_rpn_head(config: DetectorConfig, channels: int, num_anchors: int) -> RPNHead:
+    width = config.rpn_channels or channels
+    head = RPNHead(width, num_anchors)
+    if width != channels:  # its own hidden layer is always as wide as the maps
+        convolution = Conv2dNormActivation(channels, width, kernel_size=3, norm_layer=None)
+        nn.init.normal_(convolution[0].weight, std=0.01)
+        nn.init.zeros_(convolution[0].bias)
+        head.conv = nn.Sequential(convolution)
+    return head

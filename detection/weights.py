@@ -12,14 +12,20 @@ from backbone.specs import rebuild_backbone
 from backbone.weights import load_tensors, read_weights, save_weights
 from detection.config import (
     DetectorConfig,
+    Detectron2CascadeConfig,
     Detectron2DetectorConfig,
+    Detectron2RetinaNetConfig,
     TorchvisionDetectorConfig,
+    TorchvisionRetinaNetConfig,
 )
 from detection.detector import Detector, build_detector
 
 ENGINES: Mapping[str, type[DetectorConfig]] = {
     "torchvision": TorchvisionDetectorConfig,
+    "torchvision_retinanet": TorchvisionRetinaNetConfig,
     "detectron2": Detectron2DetectorConfig,
+    "detectron2_cascade": Detectron2CascadeConfig,
+    "detectron2_retinanet": Detectron2RetinaNetConfig,
 }
 """Name of an engine in a file -> the config that chooses it."""
 
@@ -56,7 +62,7 @@ def save_detector(
         training_seconds: wall-clock time.
         evaluations: step -> AP in percent, of evaluations while it trained.
     """
-    engine = next(name for name, kind in ENGINES.items() if isinstance(info.config, kind))
+    engine = next(name for name, kind in ENGINES.items() if type(info.config) is kind)
     about = {
         "kind": "detector",
         "backbone": detector.backbone.description,

@@ -20,7 +20,12 @@ REQUIRED = {
 EXPERIMENTS = {
     "quickstart": "run_pipeline",
     "quickstart_smoke": "run_pipeline",
+    "real_cpu": "run_pipeline",
     "coco_1x": "train_detector",
+    "detector_cpu": "train_detector",
+    "paper_nasnet_a_large_coco": "train_detector",
+    "paper_nasnet_a_mobile_coco": "train_detector",
+    "nasnet_a_large_fpn_coco": "train_detector",
     "nasnet_a_mobile_imagenet": "pretrain_backbone",
     "nasnet_a_large_imagenet": "pretrain_backbone",
     "nasnet_a_cifar10": "pretrain_backbone",
@@ -45,7 +50,18 @@ CHOICES = (
         for path in sorted((CONF / "recipe").glob("*.yaml"))
     ]
 )
-PLACES = {"data=coco": ["data.root=/data/coco"], "reward=proxy_paper": ["reward.data_root=/data"]}
+PLACES = {
+    "data=coco": ["data.root=/data/coco"],
+    "data=converted": ["data.root=/data/mine"],
+    "coco_1x": ["data.root=/data/coco"],
+    "detector_cpu": ["data.root=/data/mine"],
+    "real_cpu": [
+        "reward.data_root=/data/a",
+        "pretrain.data_root=/data/b",
+        "training.data.root=/data/c",
+    ],
+    "reward=proxy_paper": ["reward.data_root=/data"],
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -75,7 +91,7 @@ def test_every_experiment_is_tested():
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_fits_its_schema(name):
-    extra = ["data.root=/data/coco"] if name.startswith("coco") else []
+    extra = ["data.root=/data/coco"] if name.endswith("coco") else PLACES.get(name, [])
     assert settings(EXPERIMENTS[name], f"experiment={name}", *extra)
 
 

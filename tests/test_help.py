@@ -32,7 +32,7 @@ def test_help_shows_the_values_that_the_command_line_asks_for():
     assert text.startswith("Train.\n")
     assert "  seed=7\n" in text
     assert "[detector_1x]" in text
-    assert "  data: coco, [shapes]\n" in text
+    assert "  data: coco, converted, [shapes]\n" in text
 
 
 def test_help_offers_only_choices_that_fit_the_tool():
@@ -52,7 +52,7 @@ def test_help_offers_only_choices_that_fit_the_tool():
         ("bakbone=x", "train_detector has no setting 'bakbone'; did you mean 'backbone'?"),
         ("recipe.learning_rat=1", "no setting 'recipe.learning_rat'; did you mean 'recipe.learn"),
         ("experiment=quickstart", "experiment=quickstart is not for train_detector, which has no"),
-        ("recipe=fast", "no recipe=fast; choose from ['detector_1x', 'detector_long', 'detector_q"),
+        ("recipe=fast", "no recipe=fast; choose from ['detector_1x', 'detector_3x', 'detector_c"),
         ("recipe.batch_size=many", "'many' of type 'str' could not be converted to Integer"),
         ("+seed=1", "write seed=1 without '+'"),
         ("data.root=[1", "no viable alternative at input '[1'"),
@@ -76,6 +76,29 @@ def test_the_command_line_is_refused_without_a_traceback():
     )
     assert done.returncode == 1
     assert done.stderr == "error: search_cells has no setting 'sede'; did you mean 'seed'?\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["train_detector", "data=coco"], "error: give data.root=...\n"),
+        (
+            ["run_pipeline", "experiment=real_cpu", "training.data.root=x"],
+            "error: give reward.data_root=... pretrain.data_root=...\n",
+        ),
+    ],
+)
+def test_a_setting_that_must_be_given_is_asked_for(command, sentence, tmp_path):
+    name, *arguments = command
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / f"{name}.py", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (1, sentence)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("full_error", ["0", "1"])

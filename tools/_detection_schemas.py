@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from _run import LoggerConfig
-from detection.config import EVALUATION_BACKENDS, TrainDetectorConfig
+from detection.config import (
+    EVALUATION_BACKENDS,
+    DetectionDataConfig,
+    DetectorConfig,
+    TrainDetectorConfig,
+)
 
 EVALUATION_TASKS = ("detection", "localization")
 
@@ -146,3 +151,43 @@ class CompareBackbones:
     def __post_init__(self) -> None:
         if not self.backbones:
             raise ValueError("backbones needs at least one spec")
+
+
+@dataclass(kw_only=True, slots=True)
+class BenchmarkTraining:
+    """What ``benchmark_training`` takes."""
+
+    out: str
+    """The folder for ``benchmark.json``."""
+    backbone: str
+    """Backbone spec."""
+    detector: DetectorConfig
+    """The detector; each engine builds it from these fields."""
+    data: DetectionDataConfig
+    """The data; only the training images are used."""
+    engines: list[str] = field(default_factory=list)
+    """``torchvision`` and ``detectron2``; empty: all that are installed."""
+    steps: int = 20
+    """Steps that are timed, in each round."""
+    warmup_steps: int = 5
+    """Steps before them, not timed; the rate rises over them."""
+    rounds: int = 3
+    """How often each training is made; the median counts."""
+    batch_size: int = 8
+    """Images per step."""
+    learning_rate: float = 0.01
+    """Rate after the warm-up."""
+    seed: int = 0
+    """Of the weights, the order of images and what the engines sample."""
+    num_workers: int = 0
+    """Processes that read images."""
+    accelerator: str = "auto"
+    """Kind of the device: ``auto``, ``cpu``, ``gpu``."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "warmup_steps", "rounds", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        unknown = [name for name in self.engines if name not in ("torchvision", "detectron2")]
+        if unknown:
+            raise ValueError(f"unknown engines {unknown}; choose from torchvision and detectron2")

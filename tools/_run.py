@@ -121,7 +121,13 @@ def start_run(config: DictConfig) -> Run:
     """Return the run of a config; nothing is written yet.
 
     With ``--multirun`` every job has a numbered folder of its own.
+
+    Raises:
+        ValueError: if a setting without a default was not given.
     """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ValueError(f"give {' '.join(f'{name}=...' for name in missing)}")
     settings: Any = OmegaConf.to_object(config)
     out = Path(settings.out)
     hydra = HydraConfig.get()

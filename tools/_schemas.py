@@ -8,6 +8,7 @@ from hydra.core.config_store import ConfigStore
 
 from _detection_schemas import (
     BenchmarkEvaluation,
+    BenchmarkTraining,
     CompareBackbones,
     EvaluateDetector,
     ExplainEvaluation,
@@ -30,8 +31,11 @@ from _shapes import ShapesConfig
 from backbone.config import PretrainConfig
 from detection.config import (
     DetectionRewardConfig,
+    Detectron2CascadeConfig,
     Detectron2DetectorConfig,
+    Detectron2RetinaNetConfig,
     TorchvisionDetectorConfig,
+    TorchvisionRetinaNetConfig,
     TrainDetectorConfig,
 )
 from search.config import (
@@ -166,7 +170,7 @@ class RunPipeline:
     num_cells: int
     """N of the backbone that is built from the cells."""
     first_filters: int
-    """Filters of its first stack's cells, a multiple of 4; decides F."""
+    """Filters of its first stack's cells, a multiple of 4; decides F, unless ``size_of`` does."""
     rivals: list[str]
     """Specs of human-designed backbones; the one whose multiply-adds come nearest is trained in
     the same way for comparison. Empty: none."""
@@ -176,6 +180,12 @@ class RunPipeline:
     """The detector training; its ``backbone`` is filled in."""
     logger: LoggerConfig
     """Where figures are logged."""
+    size_of: str = ""
+    """Backbone spec whose multiply-adds the searched cells, and published cells among ``also``,
+    come as near to as a whole number of filters can."""
+    also: list[str] = field(default_factory=list)
+    """Further backbones that go the same way: specs, or published cells by their name alone, which
+    are then as large as the searched ones."""
     at_once: int = 1
     """How many backbones are trained at the same time, each in a process of its own with its share
     of the CPU cores and loggers of its own: small networks gain little from several threads."""
@@ -187,6 +197,10 @@ class RunPipeline:
     def __post_init__(self) -> None:
         if self.at_once < 1:
             raise ValueError(f"at_once must be at least 1, not {self.at_once}")
+        roots = {"reward": self.reward.data_root, "pretrain": self.pretrain.data_root}
+        missing = [name for name, root in roots.items() if not root]
+        if missing:
+            raise ValueError(f"give {' '.join(f'{name}.data_root=...' for name in missing)}")
 
 
 def register_schemas() -> None:
@@ -215,12 +229,16 @@ def register_schemas() -> None:
         "benchmark_evaluation_schema": BenchmarkEvaluation,
         "predict_schema": Predict,
         "compare_backbones_schema": CompareBackbones,
+        "benchmark_training_schema": BenchmarkTraining,
         "run_pipeline_schema": RunPipeline,
     }.items():
         store(name=name, node=schema)
     for group, name, choice in (
         ("detector", "torchvision_schema", TorchvisionDetectorConfig),
+        ("detector", "torchvision_retinanet_schema", TorchvisionRetinaNetConfig),
         ("detector", "detectron2_schema", Detectron2DetectorConfig),
+        ("detector", "detectron2_cascade_schema", Detectron2CascadeConfig),
+        ("detector", "detectron2_retinanet_schema", Detectron2RetinaNetConfig),
         ("space", "space_schema", SpaceConfig),
         ("strategy", "random_schema", RandomConfig),
         ("strategy", "controller_schema", ControllerConfig),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
@@ -48,25 +49,10 @@ def run_pipeline(settings: RunPipeline, out: Path, loggers: Sequence[Logger]) ->
         _make_data(settings)
     cells, search_seconds = _search(settings, out / "search", loggers)
 
-    from backbone.cost import measure_cost
-    from backbone.genotype import Genotype
-    from backbone.network import penultimate_filters
-    from backbone.specs import build_backbone
-
-    filters = penultimate_filters(Genotype.load(cells), settings.first_filters)
-    spec = f"{cells}:{settings.num_cells}@{filters}"
-    side = settings.training.data.shortest_side_px
-    roads = [_Road("searched", spec, out / "searched")]
-    if settings.rivals:
-        wanted = measure_cost(build_backbone(spec), side_px=side).mult_adds
-        rival = min(
-            settings.rivals,
-            key=lambda s: abs(measure_cost(build_backbone(s), side_px=side).mult_adds - wanted),
-        )
-        roads.append(_Road(rival, rival, out / "rival"))
+    roads = _roads(settings, cells, out)
     contestants = _train_all(settings, roads, loggers)
     contestants[0].seconds["search"] = search_seconds
-    _report(settings, out, contestants, loggers)
+    _report(settings, out, roads, contestants)
     print(f"report: {out / 'report.html'}  (this run took {time.monotonic() - start:.0f} s)")
 
 
@@ -94,6 +80,41 @@ def _search(settings: RunPipeline, out: Path, loggers: Sequence[Logger]) -> tupl
     _say("search", result.describe(), result.seconds, skipped=result.skipped)
     log_images(loggers, "cells", [out / "cells.png"])
     return result.path, result.seconds
+
+
+def _roads(settings: RunPipeline, cells: Path, out: Path) -> list[_Road]:
+    """Return the ways of all backbones, the searched one's first."""
+    from backbone.cost import measure_cost, sized_spec
+    from backbone.genotype import Genotype
+    from backbone.network import penultimate_filters
+    from backbone.published import PUBLISHED
+    from backbone.specs import build_backbone
+
+    side, num_cells = settings.training.data.shortest_side_px, settings.num_cells
+    genotype = Genotype.load(cells)
+
+    def cost(spec: str) -> int:
+        return measure_cost(build_backbone(spec), side_px=side).mult_adds
+
+    def sized(name: str, genotype: Genotype, mult_adds: int) -> str:
+        return sized_spec(name, genotype, num_cells=num_cells, mult_adds=mult_adds, side_px=side)
+
+    filters = penultimate_filters(genotype, settings.first_filters)
+    spec = (
+        sized(str(cells), genotype, cost(settings.size_of))
+        if settings.size_of
+        else f"{cells}:{num_cells}@{filters}"
+    )
+    roads, wanted = [_Road("searched", spec, out / "searched")], cost(spec)
+    if settings.rivals:
+        rival = min(settings.rivals, key=lambda s: abs(cost(s) - wanted))
+        roads.append(_Road(rival, rival, out / "rival"))
+    for name in settings.also:
+        published = PUBLISHED.get(name)
+        goal = cost(settings.size_of) if settings.size_of else wanted
+        spec = sized(name, published, goal) if published else name
+        roads.append(_Road(spec, spec, out / re.sub(r"[^\w.-]+", "_", name)))
+    return roads
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +201,7 @@ def _train(
 
 
 def _report(
-    settings: RunPipeline, out: Path, contestants: Sequence[Contestant], loggers: Sequence[Logger]
+    settings: RunPipeline, out: Path, roads: Sequence[_Road], contestants: Sequence[Contestant]
 ) -> None:
     from backbone.artifacts import write_json
     from backbone.page import Picture, Table, write_page
@@ -196,14 +217,14 @@ def _report(
         Table("Comparison", head, rows, note),
         Picture("The cells found", out / "search" / "cells.png"),
     ]
-    for folder, contestant in zip(("searched", "rival"), contestants, strict=False):
-        parts.append(Picture(f"Detections: {contestant.name}", out / folder / "detections.png"))
+    for road, contestant in zip(roads, contestants, strict=True):
+        parts.append(Picture(f"Detections: {contestant.name}", road.out / "detections.png"))
     write_json(out / "comparison.json", [c.to_dict() for c in contestants])
     write_page(
         out / "report.html",
         title="From search to mAP",
         lead="Cells were searched, stacked to a backbone, pretrained as a classifier and put under "
-        "Faster R-CNN; a human-designed backbone went the same way.",
+        "Faster R-CNN; the other backbones went the same way.",
         parts=parts,
     )
     print(f"\n{text_table(head, rows)}\n\ncells:  {out / 'search' / 'cells.png'}")

@@ -24,7 +24,6 @@ def main(config: DictConfig) -> None:
         settings, out = run.settings, run.out
 
         from _rewards import build_reward, build_score
-
         from search.report import write_report
         from search.study import TrialRecord, search_cells, search_control
 

@@ -21,7 +21,6 @@ def main(config: DictConfig) -> None:
         settings, path = run.settings, run.out / "rewards.jsonl"
 
         from _rewards import build_reward
-
         from search.table import read_table, record_table
 
         num_failed = record_table(

@@ -1,10 +1,14 @@
+import math
+
 import pytest
 import timm
 import torch
 from torch import nn
 
-from backbone.cost import measure_cost, measure_memory
+from backbone.cost import describe_cost, measure_cost, measure_memory, sized_spec
 from backbone.memory import LiveBytes, inference_bytes, training_step_bytes
+from backbone.network import penultimate_filters
+from backbone.published import PUBLISHED
 from backbone.specs import build_backbone, describe_spec, unbuilt
 from backbone.stages import describe_stages
 
@@ -78,3 +82,23 @@ def test_stages_have_the_shapes_of_the_released_code():
 def test_stages_of_other_backbones_are_their_maps():
     lines = describe_stages(build_backbone("timm:lcnet_050"), side_px=64).splitlines()
     assert [line.split()[0] for line in lines] == ["map", "c2", "c3", "c4", "c5"]
+
+
+@pytest.mark.parametrize("cells", ["nasnet_a", "pnasnet_5", "amoebanet_a"])
+@pytest.mark.parametrize("mult_adds", [30e6, 200e6, 500e6])
+def test_no_other_even_width_comes_nearer_to_what_was_asked_for(cells, mult_adds):
+    genotype = PUBLISHED[cells]
+    spec = sized_spec(cells, genotype, num_cells=1, mult_adds=mult_adds, side_px=224)
+    found = int(spec.rpartition("@")[2]) // penultimate_filters(genotype, 1)
+
+    def distance(width):
+        spec = f"{cells}:1@{penultimate_filters(genotype, width)}"
+        return abs(math.log(describe_cost(describe_spec(spec), side_px=224).mult_adds / mult_adds))
+
+    widths = range(4, found + 12, 2)
+    assert distance(found) == min(distance(width) for width in widths)
+
+
+def test_cells_that_cannot_be_that_small_are_refused():
+    with pytest.raises(ValueError, match="even the narrowest network of nasnet_a at N = 6"):
+        sized_spec("nasnet_a", PUBLISHED["nasnet_a"], num_cells=6, mult_adds=1e5, side_px=64)

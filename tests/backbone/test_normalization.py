@@ -1,8 +1,10 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from backbone.normalization import FrozenBatchNorm2d, convert_norm
+from backbone.normalization import NORMS, FrozenBatchNorm2d, convert_norm
 from backbone.specs import build_backbone
 from backbone.weights import load_backbone, save_classifier
 
@@ -85,3 +87,21 @@ def test_unknown_normalization_is_refused():
 def test_released_weights_are_for_batch_normalization():
     with pytest.raises(ValueError, match="released weights are for batch normalization"):
         build_backbone("timm:resnet18", norm="group", pretrained=True)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("spec", ["nasnet_a:1@96", "timm:mobilenetv2_035"])
+def test_saving_memory_changes_no_gradients_and_no_statistics_of_cells(spec, norm):
+    torch.manual_seed(0)
+    plain = build_backbone(spec, norm=norm).train()
+    saving = copy.deepcopy(plain)
+    saving.checkpoint_activations()
+    images = torch.rand(2, 3, 64, 64)
+    for backbone in (plain, saving):
+        backbone(images)["c5"].square().mean().backward()
+    for one, other in zip(plain.parameters(), saving.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+    if spec.startswith("timm"):
+        return  # timm's own way moves statistics twice
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(saving.state_dict()[name], value, msg=name)
