@@ -68,12 +68,8 @@ def headline(metrics: CocoMetrics) -> dict[str, float]:
     return {"AP": metrics.ap, "AP50": metrics.ap50, "AP75": metrics.ap75}
 
 
-def describe_metrics(metrics: CocoMetrics, *, per_class: bool = False) -> str:
+def describe_metrics(metrics: CocoMetrics) -> str:
     """Say COCO's figures in a few lines, in percent; n/a where there is nothing to measure."""
-
-    def say(value: float) -> str:
-        return "n/a" if value != value else f"{value:.1f}"  # noqa: PLR0124  # NaN alone differs
-
     values = asdict(metrics)
     lines = [
         "AP {}  AP50 {}  AP75 {}".format(*(say(values[name]) for name in ("ap", "ap50", "ap75"))),
@@ -82,7 +78,9 @@ def describe_metrics(metrics: CocoMetrics, *, per_class: bool = False) -> str:
         ),
         "AR at 1 {}  10 {}  100 {}".format(*(say(values[f"ar_{count}"]) for count in (1, 10, 100))),
     ]
-    if per_class:
-        width = max(map(len, metrics.per_class), default=0)
-        lines += [f"  {name:{width}}  {say(ap)}" for name, ap in metrics.per_class.items()]
     return "\n".join(lines)
+
+
+def say(value: float) -> str:
+    """Return a figure to one decimal; n/a where there is none."""
+    return "n/a" if value != value else f"{value:.1f}"  # noqa: PLR0124  # NaN alone differs

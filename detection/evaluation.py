@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from detection.annotations import CocoAnnotations
 from detection.coco_backends import (
     AREAS,
     IOU_THRESHOLDS,
@@ -20,7 +19,7 @@ from detection.coco_backends import (
 )
 from detection.config import EVALUATION_BACKENDS
 from detection.detector import Detections
-from detection.records import Numbers, read_json
+from detection.records import Numbers
 from detection.tables import CocoTruth, FoundTable, found_of
 
 
@@ -167,39 +166,6 @@ def to_coco_results(
                 }
             )
     return results
-
-
-def read_results(path: str | Path, annotations: CocoAnnotations) -> list[dict[str, Any]]:
-    """Read a results file of any program.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not JSON, and as ``check_results`` does.
-    """
-    results, _ = read_json(path)
-    return check_results(results, annotations, source=path)
-
-
-def check_results(
-    results: object, annotations: CocoAnnotations, *, source: str | Path = "results"
-) -> list[dict[str, Any]]:
-    """Return results, if they are in COCO's format and fit the annotations.
-
-    Args:
-        results: what a results file holds.
-        annotations: the truth they will be compared with.
-        source: the file, for messages.
-
-    Raises:
-        ValueError: as ``FoundTable.read`` does.
-    """
-    FoundTable.read(
-        results,
-        image_ids=np.array([image.id for image in annotations.images], dtype=np.int64),
-        category_ids=np.array(annotations.category_ids, dtype=np.int64),
-        source=source,
-    )
-    return results  # type: ignore[return-value]  # a list of objects, as has just been seen
 
 
 def _at_iou(threshold: float) -> int:

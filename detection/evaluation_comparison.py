@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from detection.comparison import text_table
+from detection.comparison import say, text_table
 from detection.error_kinds import KINDS
 from detection.evaluation import FIGURES
 from detection.evaluation_files import ImageTallies, Recorded
-from detection.evaluation_report import say
 
 QUESTION = ("annotations_sha256", "num_images", "num_categories", "max_detections")
 """Settings on which every figure depends; if one differs, the two did not answer one question."""

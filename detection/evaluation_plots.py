@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,9 @@ def draw_class_curves(arrays: CocoArrays, truth: CocoTruth, path: Path) -> None:
         if known:
             _plot(axis, precision, labelled=axis is grid[0])
         ap = f"{100 * precision.mean():.1f}" if known else "no objects"
-        axis.set_title(f"{_short(truth.class_names[label], 18)}  {ap}", fontsize=8, pad=3)
+        axis.set_title(
+            f"{_short(truth.class_names[label], 18)}  {ap}", fontsize=8, pad=3, parse_math=False
+        )
         axis.tick_params(labelsize=6, length=2)
         _frame(axis, num_ticks=3)
     for axis in grid[chosen.size :]:
@@ -118,8 +121,8 @@ def draw_confusion(confusion: Confusion, path: Path) -> None:
     shares = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0)
     # Rare confusions among many categories would be white on a straight scale.
     image = axis.imshow(shares, norm=PowerNorm(0.5, vmin=0, vmax=1), cmap="Blues")
-    axis.set_xticks(range(num), labels, rotation=90, fontsize=size)
-    axis.set_yticks(range(num), labels, fontsize=size)
+    axis.set_xticks(range(num), labels, rotation=90, fontsize=size, parse_math=False)
+    axis.set_yticks(range(num), labels, fontsize=size, parse_math=False)
     axis.set_xticks(np.arange(num + 1) - 0.5, minor=True)
     axis.set_yticks(np.arange(num + 1) - 0.5, minor=True)
     axis.grid(which="minor", color="#d5d5d5", linewidth=0.4)
@@ -179,11 +182,12 @@ def draw_error_kinds(errors: ErrorKinds, path: Path) -> None:
 
 
 def _short(name: str, limit: int) -> str:
-    # Matplotlib takes what stands between dollar signs for mathematics.
-    name = name.replace("$", r"\$")
+    name = " ".join(name.split())
     return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, warnings.catch_warnings():
+        # Names in scripts that the font lacks are drawn as boxes; the page has them in full.
+        warnings.filterwarnings("ignore", message=".*missing from font", category=UserWarning)
         figure.savefig(temporary, dpi=DPI, format="png")

@@ -11,6 +11,7 @@ from backbone.artifacts import write_json
 from backbone.page import Picture, Table, write_page
 from backbone.provenance import fingerprint_file
 from detection.coco_backends import MAX_DETECTIONS, CocoArrays, compute_arrays
+from detection.comparison import say
 from detection.config import EVALUATION_BACKENDS
 from detection.confusion import Confusion, confuse
 from detection.error_kinds import KINDS, ErrorKinds, measure_errors
@@ -204,8 +205,3 @@ def describe_errors(errors: ErrorKinds) -> str:
     """Say in a line what mending each kind of error would bring."""
     gains = "  ".join(f"{kind} {errors.gains[kind]:.1f}" for kind in KINDS)
     return f"AP50 to gain by kind of error: {gains}"
-
-
-def say(value: float) -> str:
-    """Return a figure to one decimal; n/a where there is none."""
-    return "n/a" if value != value else f"{value:.1f}"  # noqa: PLR0124  # NaN alone differs

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -21,6 +22,7 @@ Integers = NDArray[np.int64]
 """(N,) int64."""
 Numbers = NDArray[np.float64]
 """(N,) or (N, 4) float64."""
+_HALVES = re.compile("[\ud800-\udfff]")
 REAL_TYPES = frozenset({int, float})
 """What ``json`` makes of a number; ``bool`` is none."""
 
@@ -130,9 +132,9 @@ class Records:
         return numbers
 
     def texts(self, key: str) -> list[str]:
-        """Return every record's ``key``; none is empty."""
+        """Return every record's ``key``; none is empty, and all can be written as UTF-8."""
         values = self.values(key)
-        if not set(map(type, values)) <= {str} or not all(values):
+        if not all(map(_is_text, values)):
             self._refuse_first(values, _is_text, f"has {key}", "a text that is not empty")
         return values
 
@@ -257,7 +259,8 @@ def _is_integer(value: object) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value != ""
+    # JSON can spell halves of characters, which nothing can write or draw.
+    return isinstance(value, str) and value != "" and not _HALVES.search(value)
 
 
 def _is_box(value: object) -> bool:

@@ -7,7 +7,7 @@ any ids will do. Half a million detections take 30 MB where a list of dicts take
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -77,7 +77,7 @@ class CocoTruth:
             path=Path(path),
             image_ids=image_ids[image_order],
             image_names=tuple(
-                str(image_rows[i].get("file_name") or image_ids[i]) for i in image_order
+                _printable(image_rows[i].get("file_name") or image_ids[i]) for i in image_order
             ),
             category_ids=category_ids[category_order],
             class_names=tuple(names[i] for i in category_order),
@@ -101,12 +101,6 @@ class CocoTruth:
         if missing.size:
             raise ValueError(f"{self.path} has no image with id {missing[0]}")
         return np.searchsorted(self.image_ids, wanted)
-
-    def only(self, places: Integers) -> CocoTruth:
-        """Return the same truth with the objects of some images only; no image is renumbered."""
-        keep = np.isin(self.images, places)
-        columns = ("images", "labels", "boxes", "areas", "crowd")
-        return replace(self, **{name: getattr(self, name)[keep] for name in columns})
 
 
 class _ResultRow(TypedDict, total=False):
@@ -232,6 +226,11 @@ def overlaps(found: Numbers, truth: Numbers, crowd: Flags) -> Numbers:
     area = found[..., 2] * found[..., 3]
     union = np.where(crowd, area, area + truth[..., 2] * truth[..., 3] - shared)
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def _printable(name: object) -> str:
+    """Return any value as text that can be written; nothing but messages depends on it."""
+    return str(name).encode("utf-8", "backslashreplace").decode()
 
 
 def _boxes(records: Records) -> Numbers:

@@ -8,9 +8,9 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detection.annotations import CocoAnnotations
 from detection.detector import Detections
-from detection.evaluation import CocoMetrics, evaluate_coco, read_results, to_coco_results
+from detection.evaluation import CocoMetrics, evaluate_coco, to_coco_results
+from detection.tables import CocoTruth, FoundTable
 
 FIELDS = (
     "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
@@ -114,7 +114,7 @@ def test_results_of_another_program_that_do_not_fit_are_refused(truth, tmp_path,
     path = tmp_path / "results.json"
     path.write_text(json.dumps(results))
     with pytest.raises(ValueError, match=r"results\.json") as caught:
-        read_results(path, CocoAnnotations.load(truth[0]))
+        FoundTable.load(path, truth=CocoTruth.load(truth[0]))
     for word in words:
         assert word in str(caught.value)
 

@@ -93,6 +93,33 @@ def test_a_report_is_on_one_page_with_its_pictures(tmp_path):
     assert set(metrics["per_iou"]) == {f"{0.5 + 0.05 * n:.2f}" for n in range(10)}
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["$", "$a^$", r"\frac{", "_{"],
+        ["狗", "🐕", "two\nlines", "<b>&"],
+        ["a" * 300, " ", "%", "#"],
+    ],
+)
+def test_any_name_of_a_category_can_be_drawn(tmp_path, names):
+    path = tmp_path / "truth.json"
+    _, rows = write_truth(path)
+    data = json.loads(path.read_text())
+    for category, name in zip(data["categories"], names, strict=True):
+        category["name"] = name
+    path.write_text(json.dumps(data))
+    write(tmp_path, CocoTruth.load(path), detections(rows, noise=1), plots=True)
+    assert set(json.loads((tmp_path / "metrics.json").read_text())["per_class"]) == set(names)
+
+
+def test_half_a_character_is_no_name(tmp_path):
+    path = tmp_path / "truth.json"
+    write_truth(path)
+    path.write_text(path.read_text().replace('"owl"', r'"\ud83d"'))
+    with pytest.raises(ValueError, match=r"category 3 has name .*ud83d.*; it must be a text"):
+        CocoTruth.load(path)
+
+
 @pytest.mark.parametrize("num_boxes", [0, 1])
 def test_a_report_can_be_of_nothing(tmp_path, num_boxes):
     truth, rows = write_truth(tmp_path / "truth.json", boxes_per_image=num_boxes)

@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from detection.annotations import EDGE_PX, CocoAnnotations
-from detection.evaluation import check_results, evaluate_coco
+from detection.evaluation import evaluate_coco
 from detection.records import Records
+from detection.tables import CocoTruth, found_of
 
 quick = settings(
     max_examples=60,
@@ -129,18 +130,18 @@ def test_any_value_anywhere_is_either_right_or_refused_in_one_sentence(
 def test_any_value_in_results_is_either_scored_or_refused(tmp_path, data, wrong, choice):
     path = tmp_path / "truth.json"
     path.write_text(json.dumps(data))
-    annotations = CocoAnnotations.load(path)
+    truth = CocoTruth.load(path)
     results = [
         {key: a[key] for key in ("image_id", "category_id", "bbox")} | {"score": 0.5}
         for a in copy.deepcopy(data["annotations"])
     ]
     holder, key = choice.choice([(r, k) for r in results for k in r] or [([None], 0)])
     holder[key] = wrong
-    checked, refusal = refusal_of(lambda: check_results(results, annotations, source="found.json"))
-    if checked is None:
+    found, refusal = refusal_of(lambda: found_of(truth, results, "found.json"))
+    if found is None:
         assert "found.json: detection" in refusal
     else:
-        evaluate_coco(path, checked)
+        evaluate_coco(truth, found)
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def test_files_are_read_once_however_many_genotypes_are_rewarded(config, monkeyp
     monkeypatch.setattr("detection.data.read_image", counted)
     reward = DetectionReward(replace(config, max_train_images=6, max_val_images=3))
     reward_of(reward, CELLS)
-    monkeypatch.setattr("detection.evaluation.read_json", lambda path: pytest.fail(f"{path} again"))
+    monkeypatch.setattr("detection.tables.read_coco", lambda path: pytest.fail(f"{path} again"))
     monkeypatch.setattr("detection.annotations.read_coco", lambda path: pytest.fail("again"))
     reward_of(reward, OTHER_CELLS)
     assert len(read) == len(set(read)) == 9
