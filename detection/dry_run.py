@@ -20,8 +20,12 @@ from detection.training import build_new_detector
 
 MAX_STEPS = 60
 MAX_SECONDS = 45.0
-MIN_STEPS = 5
-WARMUP_STEPS = 10
+FULL_STEPS = 2
+"""Steps with the whole batch, which time and memory are taken from."""
+WANTED_STEPS = 25
+"""A batch with which fewer are possible in the time is made smaller."""
+MIN_STEPS = 12
+WARMUP_STEPS = 5
 FALL = 0.8
 """The last losses must be below this multiple of the first ones."""
 
@@ -33,13 +37,13 @@ class DryRun:
     faults: tuple[str, ...]
     """What is wrong, in a sentence each; empty: the set-up is sound."""
     losses: tuple[float, ...]
-    """The whole loss at every step."""
+    """The whole loss at every step on the same images."""
     maps: dict[str, tuple[int, ...]]
     """Level -> shape (B, C, H, W) of the backbone's map."""
     objects: int
     """In the batch."""
     seconds_per_step: float
-    """Median, without evaluation and reading of images."""
+    """With the whole batch, without evaluation and reading of images."""
     hours: float
     """What the whole training would take at that speed."""
     peak_bytes: int
@@ -52,7 +56,7 @@ class DryRun:
             f"maps: {maps}",
             f"batch: {self.objects} objects",
             f"loss: {self.losses[0]:.3f} at first, {self.losses[-1]:.3f} after "
-            f"{len(self.losses)} steps on the same batch",
+            f"{len(self.losses)} steps on the same images",
             f"step: {self.seconds_per_step:.2f} s, {self.peak_bytes / 2**30:.2f} GiB; "
             f"whole training: {self.hours:.1f} h without reading images and evaluation",
         ]
@@ -100,14 +104,15 @@ def _overfit(
     *,
     progress: bool,
 ) -> tuple[list[float], float, list[str]]:
-    """Return the losses, the median seconds of a step, and the names of what had no gradient."""
+    """Return the losses, the seconds of a whole step, and the names of what had no gradient."""
     optimizer, schedule = build_schedule(detector, recipe)
     unmoved = {name: p for name, p in detector.named_parameters() if p.requires_grad}
     device = next(iter(unmoved.values())).device
     losses: list[float] = []
     times: list[float] = []
+    full_seconds = 0.0
     with tqdm(total=MAX_STEPS, desc="dry run", unit="step", disable=not progress) as bar:
-        while len(losses) < MAX_STEPS:
+        while len(losses) < MAX_STEPS and (sum(times) < MAX_SECONDS or len(losses) < MIN_STEPS):
             start = time.monotonic()
             seed_step(config.seed, len(losses), device=device)
             half = config.precision != "32-true"
@@ -124,9 +129,22 @@ def _overfit(
             times.append(time.monotonic() - start)
             bar.set_postfix_str(f"loss {losses[-1]:.3f}")
             bar.update()
-            if sum(times) > MAX_SECONDS and len(losses) >= MIN_STEPS:
-                break
-    return losses, sorted(times)[len(times) // 2], list(unmoved)
+            if len(losses) == FULL_STEPS:
+                full_seconds = times[-1]
+                batch = _affordable(batch, seconds=full_seconds)
+    return losses[FULL_STEPS:], full_seconds, list(unmoved)
+
+
+def _affordable(batch: DetectionBatch, *, seconds: float) -> DetectionBatch:
+    """Return as many of a batch's images as can be learnt in the time; the first have objects."""
+    share = MAX_SECONDS / (WANTED_STEPS * seconds)
+    kept = max(min(int(len(batch) * share), len(batch)), 1)
+    return DetectionBatch(
+        batch.images[:kept],
+        batch.targets[:kept],
+        batch.image_ids[:kept],
+        batch.original_sizes[:kept],
+    )
 
 
 def _has_gradient(parameter: Tensor) -> bool:
