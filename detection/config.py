@@ -346,6 +346,30 @@ class TrainDetectorConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class InferenceConfig:
+    """How a trained detector is used; see ``detection.test_time``."""
+
+    shortest_sides_px: list[int] = field(default_factory=list)
+    """Images are looked at in each of these sizes, and what is found is put together; empty: in
+    the size that the detector was trained for."""
+    horizontal_flip: bool = False
+    """Whether they are looked at mirrored as well."""
+    score_threshold: float | None = None
+    """Detections below this score are dropped, 0 to 1; null: what the detector's file says."""
+    max_detections: int = 0
+    """Detections per image at most; 0: what the detector's file says."""
+
+    def __post_init__(self) -> None:
+        if min(self.shortest_sides_px, default=1) < 1 or self.max_detections < 0:
+            raise ValueError(
+                f"shortest_sides_px must be at least 1 and max_detections at least 0, not "
+                f"{list(self.shortest_sides_px)} and {self.max_detections}"
+            )
+        if self.score_threshold is not None and not 0 <= self.score_threshold <= 1:
+            raise ValueError(f"score_threshold must be between 0 and 1, not {self.score_threshold}")
+
+
+@dataclass(kw_only=True, slots=True)
 class DetectionRewardConfig:
     """The short detector training whose AP is a genotype's reward."""
 

@@ -142,6 +142,15 @@ class CocoDataset(Dataset[Example]):
         image, target = self._augmentation(self._read(index), objects, seed=seed)
         return Example(image, target, record.id, (record.height, record.width))
 
+    def size(self, position: int) -> tuple[int, int]:
+        """Return an image's width and height in pixels, as its annotations tell them."""
+        record = self.annotations.images[self._indices[position]]
+        return record.width, record.height
+
+    def pixels(self, position: int) -> Tensor:
+        """Return an image as read: (3, H, W) uint8."""
+        return self._read(self._indices[position])
+
     def _empty_cache(self) -> dict[int, Tensor] | None:
         records = (self.annotations.images[index] for index in self._indices)
         decoded = sum(3 * record.width * record.height for record in records)

@@ -12,14 +12,15 @@ import torch
 from tqdm import tqdm
 
 from backbone.artifacts import write_json
-from detection.data import CocoDataset, collate
-from detection.detector import Detections, Detector
+from detection.data import CocoDataset
+from detection.detector import Detector
 from detection.evaluation import (
     CocoMetrics,
     evaluate_coco,
     to_coco_results,
 )
 from detection.tables import CocoTruth
+from detection.test_time import Vision, batches_of_equals, detect_in_pixels, rescale
 
 EVALUATION_BATCH = 16
 """Images at a time, where nobody says how many."""
@@ -79,20 +80,24 @@ def detect_in_dataset(
     category_ids: Sequence[int],
     batch_size: int,
     device: torch.device | str = "cpu",
+    vision: Vision | None = None,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Detect in every image of a data set; see ``evaluate_detector``.
+
+    With ``vision`` images are looked at as it says, and not in the data set's size.
 
     Returns:
         Detections in COCO's results format, in every process those of all.
     """
     rank, world = _place()
-    mine = range(rank, len(dataset), world)
     results = _detect(
         detector.to(device).eval(),
         dataset,
-        [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)],
+        range(rank, len(dataset), world),
         category_ids=category_ids,
+        batch_size=batch_size,
+        vision=vision,
         progress=progress and rank == 0,
     )
     if world > 1:
@@ -134,32 +139,28 @@ def _place() -> tuple[int, int]:
 def _detect(
     detector: Detector,
     dataset: CocoDataset,
-    batches: Sequence[range],
+    mine: range,
     *,
     category_ids: Sequence[int],
+    batch_size: int,
+    vision: Vision | None,
     progress: bool,
 ) -> list[dict[str, Any]]:
     device = next(detector.parameters()).device
-    results = []
-    for indices in tqdm(batches, desc="evaluating", unit="batch", disable=not progress):
-        batch = collate([dataset[index] for index in indices])
-        found = detector.predict([image.to(device) for image in batch.images])
-        full_size = [
-            rescale(detections, image.shape[-2:], original)
-            for detections, image, original in zip(
-                found, batch.images, batch.original_sizes, strict=True
-            )
-        ]
-        results += to_coco_results(batch.image_ids, full_size, category_ids)
-    return results
-
-
-def rescale(
-    detections: Detections, size: Sequence[int], original_size: Sequence[int]
-) -> Detections:
-    """Bring boxes from the resized image, (height, width), to the original one's pixels."""
-    scale_y, scale_x = (old / new for old, new in zip(original_size, size, strict=True))
-    scale = torch.tensor([scale_x, scale_y, scale_x, scale_y])
-    return Detections(
-        detections.boxes.cpu() * scale, detections.scores.cpu(), detections.labels.cpu()
-    )
+    found: dict[int, list[dict[str, Any]]] = {}
+    # Images of one size are not padded for each other, so none's detections depend on its company.
+    sizes = [dataset.size(position) for position in mine]
+    with tqdm(total=len(mine), desc="evaluating", unit="image", disable=not progress) as bar:
+        for places in batches_of_equals(sizes, batch_size):
+            examples = [dataset[mine[place]] for place in places]
+            if vision is None:
+                detected = detector.predict([example.image.to(device) for example in examples])
+                pairs = zip(detected, examples, strict=True)
+                full_size = [rescale(d, e.image.shape[-2:], e.original_size) for d, e in pairs]
+            else:
+                pixels = [dataset.pixels(mine[place]) for place in places]
+                full_size = detect_in_pixels(detector, pixels, vision)
+            for place, example, detections in zip(places, examples, full_size, strict=True):
+                found[place] = to_coco_results([example.image_id], [detections], category_ids)
+            bar.update(len(places))
+    return [result for place in range(len(mine)) for result in found[place]]

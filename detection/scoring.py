@@ -13,6 +13,7 @@ from backbone.artifacts import write_json
 from backbone.provenance import Provenance, fingerprint_file, fingerprint_folder
 from detection.annotations import CocoAnnotations
 from detection.augmentation import Augmentation
+from detection.config import InferenceConfig
 from detection.data import CocoDataset
 from detection.evaluation_report import (
     Evaluation,
@@ -24,11 +25,17 @@ from detection.evaluation_report import (
 from detection.inference import detect_in_dataset
 from detection.localization import LocalizationMetrics, measure_localization
 from detection.tables import CocoTruth, FoundTable, found_of
+from detection.test_time import Vision
 from detection.weights import load_detector
 
 
 def detect_with_file(
-    path: Path, annotations: CocoAnnotations, image_root: Path, *, batch_size: int
+    path: Path,
+    annotations: CocoAnnotations,
+    image_root: Path,
+    *,
+    batch_size: int,
+    inference: InferenceConfig | None = None,
 ) -> list[dict[str, Any]]:
     """Run a trained detector over a data set; under ``torch.distributed`` all processes share it.
 
@@ -39,7 +46,7 @@ def detect_with_file(
         FileNotFoundError: if the detector or the images are missing.
         ValueError: if the detector was trained for other categories, or an image is damaged.
     """
-    detector, info = load_detector(path)
+    detector, info = load_detector(path, inference=inference)
     if info.category_ids != annotations.category_ids:
         raise ValueError(
             f"{path} knows the category ids {list(info.category_ids)}, "
@@ -58,6 +65,7 @@ def detect_with_file(
         category_ids=info.category_ids,
         batch_size=batch_size,
         device="cuda" if torch.cuda.is_available() else "cpu",
+        vision=Vision.of(info, inference) if inference else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from detection.config import (
     Detectron2CascadeConfig,
     Detectron2DetectorConfig,
     Detectron2RetinaNetConfig,
+    InferenceConfig,
     TorchvisionDetectorConfig,
     TorchvisionRetinaNetConfig,
 )
@@ -82,8 +83,14 @@ def save_detector(
     save_weights(path, detector.state_dict(), about)
 
 
-def load_detector(path: str | Path) -> tuple[Detector, DetectorInfo]:
+def load_detector(
+    path: str | Path, *, inference: InferenceConfig | None = None
+) -> tuple[Detector, DetectorInfo]:
     """Build a trained detector, in evaluation mode on the CPU.
+
+    Args:
+        path: a ``detector.safetensors``.
+        inference: its threshold and number of detections take the place of the file's.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -92,7 +99,7 @@ def load_detector(path: str | Path) -> tuple[Detector, DetectorInfo]:
     """
     tensors, about = read_weights(path, kind="detector")
     info = DetectorInfo(
-        config=ENGINES[about["engine"]](**about["detector"]),
+        config=_with_limits(ENGINES[about["engine"]](**about["detector"]), inference),
         class_names=tuple(about["class_names"]),
         category_ids=tuple(about["category_ids"]),
         shortest_side_px=about["shortest_side_px"],
@@ -102,3 +109,14 @@ def load_detector(path: str | Path) -> tuple[Detector, DetectorInfo]:
     detector = build_detector(backbone, num_classes=len(info.class_names), config=info.config)
     load_tensors(detector, tensors, source=path)
     return detector.eval(), info
+
+
+def _with_limits(config: DetectorConfig, inference: InferenceConfig | None) -> DetectorConfig:
+    if inference is None:
+        return config
+    threshold, most = inference.score_threshold, inference.max_detections
+    return replace(
+        config,
+        score_threshold=config.score_threshold if threshold is None else threshold,
+        max_detections=most or config.max_detections,
+    )

@@ -10,6 +10,7 @@ from detection.config import (
     ConversionConfig,
     DetectionDataConfig,
     DetectorConfig,
+    InferenceConfig,
     TrainDetectorConfig,
 )
 
@@ -55,7 +56,9 @@ class EvaluateDetector:
     per_class: bool = True
     """Whether to print a table of all categories."""
     batch_size: int = 8
-    """Images at a time."""
+    """Images at a time; only those of equal size go together."""
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    """How a detector looks at images; not used with ``results``."""
     bad_boxes: str = "error"
     """What to do about boxes without area or outside their image: ``error`` or ``drop``."""
 
@@ -121,7 +124,7 @@ class BenchmarkEvaluation:
 
 
 @dataclass(kw_only=True, slots=True)
-class Predict:
+class Predict(InferenceConfig):
     """What ``predict`` takes."""
 
     out: str
@@ -129,9 +132,21 @@ class Predict:
     weights: str
     """A ``detector.safetensors``."""
     images: str
-    """An image, a folder of images, or a glob in quotes."""
-    score_threshold: float = 0.5
+    """An image, a folder of images, a glob in quotes, a video file, or the number of a camera."""
+    score_threshold: float | None = 0.5
     """Detections below this score are neither drawn nor written, 0 to 1."""
+    batch_size: int = 1
+    """Images at a time; only those of equal size go together."""
+    every_nth: int = 1
+    """Of a video: only every so manieth frame is looked at and written."""
+    max_frames: int = 0
+    """Of a video: end after so many of these; 0: with the video."""
+
+    def __post_init__(self) -> None:
+        InferenceConfig.__post_init__(self)  # a slots dataclass has no working super()
+        for name, least in (("batch_size", 1), ("every_nth", 1), ("max_frames", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
 
 
 @dataclass(kw_only=True, slots=True)

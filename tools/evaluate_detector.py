@@ -48,7 +48,13 @@ def evaluate(settings: EvaluateDetector, out: Path, *, rank: int) -> None:
             report(settings, scored_results_file(Path(settings.results), annotations), out)
         return
     weights, images = Path(settings.weights), Path(settings.images)
-    results = detect_with_file(weights, annotations, images, batch_size=settings.batch_size)
+    results = detect_with_file(
+        weights,
+        annotations,
+        images,
+        batch_size=settings.batch_size,
+        inference=settings.inference,
+    )
     if rank == 0:
         report(settings, scored_detector_file(weights, results, annotations, images, out), out)
         print(f"detections: {out / 'results.json'}")

@@ -1,14 +1,17 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
-from detection.config import TorchvisionDetectorConfig
+from detection.config import InferenceConfig, TorchvisionDetectorConfig
 from detection.detector import Detections, Detector
 from detection.predict import find_images, predict_images
+from detection.test_time import Vision
 from detection.weights import DetectorInfo
+from small_detectors import make
 
 INFO = DetectorInfo(TorchvisionDetectorConfig(), ("cat", "dog"), (7, 3), 64, 128)
 
@@ -45,9 +48,10 @@ def picture(path, size=(100, 50), mode="RGB"):
     return path
 
 
-def predict(detector, paths, out_dir, **options):
-    path = predict_images(detector, INFO, paths, out_dir, progress=False, **options)
-    return json.loads(path.read_text())
+def predict(detector, paths, out_dir, *, threshold=0.5, **options):
+    vision = Vision.of(INFO, InferenceConfig(score_threshold=threshold))
+    done = predict_images(detector, INFO, paths, out_dir, vision=vision, progress=False, **options)
+    return json.loads(done.path.read_text())
 
 
 def test_images_are_found_by_name_folder_and_glob(tmp_path):
@@ -81,10 +85,10 @@ def test_boxes_are_in_the_pixels_of_the_file(detector, tmp_path):
 def test_the_threshold_decides_what_is_kept(detector, tmp_path):
     path = picture(tmp_path / "a.png")
     for threshold, count in ((0.0, 2), (0.5, 1), (1.0, 0)):
-        (record,) = predict(detector, [path], tmp_path / "out", score_threshold=threshold)
+        (record,) = predict(detector, [path], tmp_path / "out", threshold=threshold)
         assert len(record["detections"]) == count
     with pytest.raises(ValueError, match=r"score_threshold must be between 0 and 1, not 1\.5"):
-        predict(detector, [path], tmp_path / "out", score_threshold=1.5)
+        InferenceConfig(score_threshold=1.5)
 
 
 def test_images_of_one_name_get_pictures_of_their_own(detector, tmp_path):
@@ -104,10 +108,31 @@ def test_images_of_any_mode_are_taken(detector, tmp_path, mode):
     assert len(record["detections"]) == 1
 
 
-def test_a_broken_image_is_named_and_no_list_is_written(detector, tmp_path):
-    good, broken = picture(tmp_path / "a.png"), picture(tmp_path / "b.png")
-    broken.write_bytes(broken.read_bytes()[:-30])
-    with pytest.raises(ValueError, match=r"cannot read image .*b\.png"):
-        predict(detector, [good, broken], tmp_path / "out")
-    assert not (tmp_path / "out" / "predictions.json").exists()
-    assert not list((tmp_path / "out").glob(".*"))
+def test_a_broken_image_is_named_and_the_others_are_written(detector, tmp_path):
+    paths = [picture(tmp_path / f"{name}.png") for name in "abc"]
+    paths[1].write_bytes(paths[1].read_bytes()[:-30])
+    done = predict_images(detector, INFO, paths, tmp_path / "out", batch_size=2, progress=False)
+    first, broken, last = json.loads(done.path.read_text())
+    assert len(done.broken) == 1
+    assert "cannot read image" in broken["error"]
+    assert broken["file"] == str(paths[1])
+    assert (first["drawing"], last["drawing"]) == ("a.png", "c.png")
+
+
+def test_what_is_found_does_not_depend_on_the_batch(tmp_path):
+    detector = make((TorchvisionDetectorConfig, {}), num_classes=2).eval()
+    random = np.random.default_rng(0)
+    paths = []
+    for number in range(5):
+        side = (64, 64) if number % 2 else (96, 64)
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(random.integers(0, 255, (*side, 3), dtype=np.uint8)).save(paths[-1])
+    one, three = (
+        predict(detector, paths, tmp_path / str(size), threshold=0.0, batch_size=size)
+        for size in (1, 3)
+    )
+    for mine, theirs in zip(one, three, strict=True):
+        assert mine["file"] == theirs["file"]
+        for box, other in zip(mine["detections"], theirs["detections"], strict=True):
+            assert box["score"] == pytest.approx(other["score"], abs=1e-4)
+            assert box["box_xyxy"] == pytest.approx(other["box_xyxy"], abs=0.05)
