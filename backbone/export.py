@@ -80,7 +80,7 @@ def _run_torch(path: Path, images: Tensor) -> dict[str, Tensor]:
 
 
 def _write_onnx(network: nn.Module, images: Tensor, path: Path, names: list[str]) -> None:
-    _require_onnx()
+    require_onnx()
     torch.onnx.export(
         _exported(network, images),
         (),
@@ -102,7 +102,8 @@ def _run_onnx(path: Path, images: Tensor) -> dict[str, Tensor]:
     return {name: torch.from_numpy(out) for name, out in zip(names, outputs, strict=True)}
 
 
-def _require_onnx() -> None:
+def require_onnx() -> None:
+    """Raise an ImportError that says what to install if ONNX's packages are not there."""
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401

@@ -71,12 +71,19 @@ class SameConv2d(nn.Conv2d):
             top, bottom, left, right = (
                 rows
                 for side, extent, stride in zip(
-                    images.shape[-2:], self._extents, self.stride, strict=True
+                    _sides(images), self._extents, self.stride, strict=True
                 )
                 for rows in same_padding(side, kernel=extent, stride=stride)
             )
             images = F.pad(images, (left, right, top, bottom))
         return super().forward(images)
+
+
+def _sides(images: Tensor) -> tuple[int, int]:
+    """Return height and width; in a trace, which fixes them, as numbers and not as tensors."""
+    height, width = images.shape[-2:]
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return (int(height), int(width)) if tracing else (height, width)
 
 
 class SamePool2d(nn.Module):
@@ -102,7 +109,7 @@ class SamePool2d(nn.Module):
         if self.count_padding and self.kind == "avg":
             top, bottom, left, right = (
                 rows
-                for side in images.shape[-2:]
+                for side in _sides(images)
                 for rows in same_padding(side, kernel=self.kernel, stride=self.stride)
             )
             images = F.pad(images, (left, right, top, bottom))
@@ -113,8 +120,7 @@ class SamePool2d(nn.Module):
         # SAME's surplus row, if any, is after the last pixel: pad symmetrically with the smaller
         # number and let ceil_mode add the rest, which keeps the padding out of the average.
         padding = [
-            same_padding(side, kernel=self.kernel, stride=self.stride)[0]
-            for side in images.shape[-2:]
+            same_padding(side, kernel=self.kernel, stride=self.stride)[0] for side in _sides(images)
         ]
         if self.kind == "max":
             return F.max_pool2d(images, self.kernel, self.stride, padding, ceil_mode=True)

@@ -12,6 +12,7 @@ REQUIRED = {
     "run_pipeline": ["search.num_trials=1"],
     "measure_sharing": ["table=x.jsonl"],
     "evaluate_detector": ["weights=x.safetensors", "images=y"],
+    "convert_annotations": ["source=x", "source_format=voc", "out=y"],
     "explain_evaluation": ["before=x", "after=y"],
     "import_weights": ["weights=x.pth"],
     "predict": ["weights=x.safetensors", "images=y"],

@@ -216,3 +216,22 @@ class ConvertAnnotations(ConversionConfig):
     out: str
     """The folder to write; with ``target_format=coco`` it becomes ``data.root`` of
     ``data=converted``."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ExportDetector:
+    """What ``export_detector`` takes."""
+
+    out: str
+    """The folder for ``detector.onnx`` or ``backbone.pt2``, and the JSON about it."""
+    weights: str
+    """A ``detector.safetensors``."""
+    annotations: str
+    """COCO JSON of the images on which the file must be as good as the detector."""
+    images: str
+    """Their folder."""
+    file_format: str = "onnx"
+    """``onnx``: the whole detector, of the torchvision engine; ``torch``: its backbone, by
+    ``torch.export``."""
+    bad_boxes: str = "error"
+    """What to do about boxes without area or outside their image: ``error`` or ``drop``."""

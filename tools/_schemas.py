@@ -13,6 +13,7 @@ from _detection_schemas import (
     ConvertAnnotations,
     EvaluateDetector,
     ExplainEvaluation,
+    ExportDetector,
     Predict,
     TrainDetector,
 )
@@ -227,6 +228,7 @@ def register_schemas() -> None:
         "train_detector_schema": TrainDetector,
         "evaluate_detector_schema": EvaluateDetector,
         "convert_annotations_schema": ConvertAnnotations,
+        "export_detector_schema": ExportDetector,
         "explain_evaluation_schema": ExplainEvaluation,
         "benchmark_evaluation_schema": BenchmarkEvaluation,
         "predict_schema": Predict,
