@@ -8,7 +8,6 @@ are no objects to be learnt.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,9 +24,11 @@ from detection.labels import (
     LabelledSet,
     check_name,
     image_size,
+    image_stems,
     read_text,
 )
 from detection.records import read_json
+from detection.voc_xml import json_text
 
 CLASSES_NAME = "data.yaml"
 
@@ -166,10 +167,7 @@ def write_yolo(
         ValueError: if two images differ in their suffix only.
     """
     labels, numbers = root / "labels" / split, {c["name"]: n for n, c in enumerate(categories)}
-    stems = [Path(image.file_name).with_suffix("").as_posix() for image in labelled.images]
-    if len(set(stems)) < len(stems):
-        stem = next(s for s in stems if stems.count(s) > 1)
-        raise ValueError(f"two images are called {stem!r} but for their suffix, as no label can be")
+    image_stems(labelled)
     further = {}
     for image in tqdm(labelled.images, desc=f"writing {split}", unit="image", disable=not progress):
         check_name(image.file_name, root)
@@ -190,7 +188,7 @@ def write_yolo(
         "categories": [dict(category) for category in categories],
         "extra": dict(labelled.extra),
     }
-    write_text(root / "labels" / f"{split}.json", json.dumps(about, ensure_ascii=False) + "\n")
+    write_text(root / "labels" / f"{split}.json", json_text(about) + "\n")
 
 
 def write_classes(
