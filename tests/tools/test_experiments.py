@@ -60,7 +60,7 @@ def faces(tmp_path):
 
 
 def trained(experiment, root, out, *changes):
-    """Train as an experiment says, but briefly; return its settings, detections and their scorer."""
+    """Train as an experiment says, but briefly; return its settings, detections and scorer."""
     register_schemas()
     overrides = [f"experiment={experiment}", f"data.root={root}", *SHORT, *changes]
     with initialize_config_dir(version_base=None, config_dir=str(CONF)):
