@@ -10,14 +10,16 @@ from typing import Any
 
 from detection.config import ConversionConfig
 from detection.labels import (
+    LabelledImage,
     LabelledSet,
+    image_stems,
     merged_categories,
     place_images,
     read_coco_labels,
     settle_boxes,
     write_coco_labels,
 )
-from detection.voc import read_voc, write_voc
+from detection.voc import check_voc, read_voc, write_voc
 from detection.wider import read_wider
 from detection.yolo import read_yolo, write_classes, write_yolo
 
@@ -60,6 +62,7 @@ def convert_annotations(
         place = f"{source}, {split}"
         sets[split] = settle_boxes(labelled, bad_boxes=config.bad_boxes, source=place)
     categories = merged_categories(sets.values())
+    _check_target(sets, config.target_format, categories)
     for split, labelled in sets.items():
         _write(labelled, config, out, split, categories, progress=progress)
     if config.target_format == "yolo":
@@ -72,13 +75,34 @@ def _read(config: ConversionConfig, split: str, *, progress: bool) -> LabelledSe
     match config.source_format:
         case "coco":
             path = source / "annotations" / f"instances_{split}.json"
-            return read_coco_labels(path, source / split)
+            return read_coco_labels(path, source / split, progress=progress)
         case "voc":
             return read_voc(source, split, first_pixel=config.first_pixel, progress=progress)
         case "yolo":
             return read_yolo(source, split, progress=progress)
         case _:
             return read_wider(source, split, progress=progress)
+
+
+def _check_target(
+    sets: Mapping[str, LabelledSet], target_format: str, categories: Sequence[Mapping[str, Any]]
+) -> None:
+    """Raise a ValueError if the target cannot hold the names; VOC has all splits in one folder."""
+    seen: dict[str, tuple[str, Path, LabelledImage]] = {}
+    for split, labelled in sets.items():
+        if target_format == "coco":
+            continue
+        stems = image_stems(labelled)
+        if target_format == "yolo":
+            continue
+        check_voc(labelled, categories)
+        for stem, image in zip(stems, labelled.images, strict=True):
+            other, *same = seen.setdefault(stem, (split, labelled.folder, image))
+            if same != [labelled.folder, image]:
+                raise ValueError(
+                    f"{stem!r} is an image of {other} and another one of {split}, but VOC has the "
+                    "images of all splits in one folder; rename one of them"
+                )
 
 
 def _write(

@@ -6,7 +6,6 @@ JSON and back says what it said.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,11 +14,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
+from tqdm import trange
 
 from backbone.artifacts import write_text
 from detection.annotations import EDGE_PX, coco_tables
 from detection.config import BAD_BOXES, IMAGE_MODES
 from detection.records import read_json
+from detection.voc_xml import json_text
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +109,21 @@ def image_size(path: Path) -> tuple[int, int]:
         raise ValueError(f"{path} is not an image: {error}") from error
 
 
+def image_stems(labelled: LabelledSet) -> list[str]:
+    """Return the images' names without suffix, by which label files go.
+
+    Raises:
+        ValueError: if two are the same.
+    """
+    stems = [PurePosixPath(image.file_name).with_suffix("").as_posix() for image in labelled.images]
+    if len(set(stems)) < len(stems):
+        stem = next(s for s in stems if stems.count(s) > 1)
+        raise ValueError(
+            f"two images are called {stem!r} but for their suffix, as no label files can be"
+        )
+    return stems
+
+
 def settle_boxes(labelled: LabelledSet, *, bad_boxes: str, source: str | Path) -> LabelledSet:
     """Refuse or leave out boxes that have no area or lie outside their image.
 
@@ -151,7 +167,7 @@ def merged_categories(sets: Iterable[LabelledSet]) -> tuple[dict[str, Any], ...]
     Those that a format declares keep their ids and order; further ones follow by name.
 
     Raises:
-        ValueError: if two splits declare a name with different ids.
+        ValueError: if two splits declare a name with different ids, or an id with different names.
     """
     sets = list(sets)
     declared: dict[str, dict[str, Any]] = {}
@@ -166,7 +182,13 @@ def merged_categories(sets: Iterable[LabelledSet]) -> tuple[dict[str, Any], ...]
     found = {box.category for one in sets for image in one.images for box in image.boxes}
     for name in sorted(found - declared.keys()):
         declared[name] = {"name": name}
-    taken = {category["id"] for category in declared.values() if "id" in category}
+    taken: dict[int, str] = {}
+    for name, category in declared.items():
+        if "id" in category and taken.setdefault(category["id"], name) != name:
+            raise ValueError(
+                f"categories {taken[category['id']]!r} and {name!r} both have the id "
+                f"{category['id']} in two splits; every category needs its own"
+            )
     free = (number for number in range(1, len(declared) + len(taken) + 1) if number not in taken)
     return tuple({"id": next(free), **c} if "id" not in c else c for c in declared.values())
 
@@ -197,18 +219,28 @@ def place_images(labelled: LabelledSet, out: Path, *, mode: str) -> None:
             shutil.copyfile(source, target)
 
 
-def read_coco_labels(path: Path, folder: Path) -> LabelledSet:
+def read_coco_labels(path: Path, folder: Path, *, progress: bool = True) -> LabelledSet:
     """Read a COCO JSON with all that its records hold.
 
+    Args:
+        path: the file.
+        folder: of the images, whose sizes must be those that the file tells.
+        progress: whether to show a bar.
+
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not COCO JSON or contradicts itself.
+        FileNotFoundError: if there is no such file, or no such image.
+        ValueError: if it is not COCO JSON or contradicts itself or an image.
     """
     data, _ = read_json(path)
     tables = coco_tables(path, data)
     images, categories, records = (tables[k] for k in ("image", "category", "annotation"))
     ids, names = images.unique("id"), images.distinct_texts("file_name")
     widths, heights = images.integers("width"), images.integers("height")
+    for i in trange(len(ids), desc=f"reading {path.stem}", unit="image", disable=not progress):
+        real = image_size(folder / check_name(names[i], path))
+        if real != (widths[i], heights[i]):
+            told = f"has size {widths[i]} x {heights[i]}"
+            images.refuse(i, f"{told}, but {names[i]} is {real[0]} x {real[1]}")
     category_ids = categories.unique("id")
     category_names = categories.distinct_texts("name")
     records.unique("id")
@@ -218,7 +250,7 @@ def read_coco_labels(path: Path, folder: Path) -> LabelledSet:
     boxes: list[list[LabelledBox]] = [[] for _ in names]
     xywh = records.boxes("bbox")
     for row, place, label, box in zip(records.rows, places, labels, xywh.tolist(), strict=True):
-        extra = {"id": row["id"]} | {k: v for k, v in row.items() if k not in _BOX_KEYS}
+        extra = {"id": int(row["id"])} | {k: v for k, v in row.items() if k not in _BOX_KEYS}
         name = category_names[by_id[int(label)]]
         boxes[order[int(place)]].append(LabelledBox(name, tuple(box), extra))
     return LabelledSet(
@@ -228,7 +260,7 @@ def read_coco_labels(path: Path, folder: Path) -> LabelledSet:
                 int(widths[i]),
                 int(heights[i]),
                 tuple(boxes[i]),
-                {"id": row["id"]} | {k: v for k, v in row.items() if k not in _IMAGE_KEYS},
+                {"id": int(ids[i])} | {k: v for k, v in row.items() if k not in _IMAGE_KEYS},
             )
             for i, row in enumerate(images.rows)
         ),
@@ -270,7 +302,7 @@ def write_coco_labels(
         "annotations": annotations,
         "categories": [dict(category) for category in categories],
     }
-    write_text(path, json.dumps(data, ensure_ascii=False) + "\n")
+    write_text(path, json_text(data) + "\n")
 
 
 def _ids(items: Sequence[LabelledImage] | Sequence[LabelledBox]) -> list[int]:

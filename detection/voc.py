@@ -24,22 +24,23 @@ from detection.labels import (
     LabelledSet,
     check_name,
     image_size,
+    image_stems,
     read_text,
 )
 from detection.records import Records, read_json
+from detection.voc_xml import add_members, are_members, is_xml_text, json_text, members, parse_xml
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 CATEGORIES_NAME = "categories.json"
-"""Beside ``Annotations``: what VOC has no place for, categories' ids above all."""
+"""Beside ``Annotations``: the categories with their ids; what else a COCO file said of itself is
+beside each split's list, ``<split>.json``."""
 COCO_TAG = "coco"
 """Of an element that holds COCO's further members as JSON; readers of VOC skip it."""
 
 
-class _Builder(ET.TreeBuilder):
-    """Refuses document types, through which a small file can become a huge one."""
-
-    def doctype(self, *_: Any) -> None:
-        raise ValueError("declares a document type, which annotations have no use for")
+_KNOWN = {"filename", "size", "object"}
+_KNOWN_OF_OBJECT = {"name", "bndbox"}
+_SIDES = ("width", "height")
 
 
 def read_voc(root: Path, split: str, *, first_pixel: int = 1, progress: bool = True) -> LabelledSet:
@@ -68,49 +69,41 @@ def read_voc(root: Path, split: str, *, first_pixel: int = 1, progress: bool = T
         for stem in tqdm(stems, desc=f"reading {split}", unit="image", disable=not progress)
     )
     about = root / CATEGORIES_NAME
-    categories, extra = _read_categories(about) if about.is_file() else ([], {})
+    categories = _read_categories(about) if about.is_file() else []
+    further = listing.with_suffix(".json")
+    extra = read_json(further)[0] if further.is_file() else {}
+    if not isinstance(extra, dict):
+        raise ValueError(f"{further} must hold a JSON object")
     return LabelledSet(images, root / "JPEGImages", tuple(categories), extra)
 
 
-def _read_categories(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _read_categories(path: Path) -> list[dict[str, Any]]:
     data, _ = read_json(path)
     if not isinstance(data, dict):
         raise ValueError(f"{path} must hold an object with 'categories'")
     records = Records(path, "category", data.get("categories"))
     records.distinct_texts("name")
     records.unique("id")
-    return records.rows, dict(data.get("extra") or {})
+    return records.rows
 
 
 def _read_image(root: Path, stem: str, first_pixel: int) -> LabelledImage:
     path = root / "Annotations" / f"{stem}.xml"
     tree = parse_xml(path)
     file_name = _image_name(root, stem, tree, path)
-    told = [_number(tree, f"size/{side}", path) for side in ("width", "height")]
     real = image_size(root / "JPEGImages" / file_name)
-    if list(real) != told:
+    told = (
+        [_number(tree, f"size/{side}", path) for side in _SIDES]
+        if tree.find("size") is not None
+        else real
+    )
+    if list(real) != list(told):
         raise ValueError(
             f"{path} says {told[0]:g} x {told[1]:g}, but {file_name} is {real[0]} x {real[1]}"
         )
     boxes = tuple(_read_object(element, path, first_pixel) for element in tree.findall("object"))
-    known = {"filename", "size", "object"}
-    extra = _extra(tree, known, path, voc={"depth": tree.findtext("size/depth")})
+    extra = _extra(tree, _KNOWN, path)
     return LabelledImage(file_name, real[0], real[1], boxes, extra)
-
-
-def parse_xml(path: Path) -> ET.Element:
-    """Return the root element of a file.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not XML or declares a document type.
-    """
-    try:
-        return ET.fromstring(path.read_bytes(), ET.XMLParser(target=_Builder()))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"file {path} does not exist") from error
-    except (ET.ParseError, ValueError, LookupError) as error:
-        raise ValueError(f"{path} is not an annotation in XML: {error}") from error
 
 
 def _image_name(root: Path, stem: str, tree: ET.Element, path: Path) -> str:
@@ -133,7 +126,7 @@ def _read_object(element: ET.Element, path: Path, first_pixel: int) -> LabelledB
     x1, y1, x2, y2 = (_number(element, f"bndbox/{corner}", path) for corner in CORNERS)
     # The last pixel belongs to the box where pixels are counted.
     xywh = (x1 - first_pixel, y1 - first_pixel, x2 - x1 + first_pixel, y2 - y1 + first_pixel)
-    return LabelledBox(name, xywh, _extra(element, {"name", "bndbox"}, path))
+    return LabelledBox(name, xywh, _extra(element, _KNOWN_OF_OBJECT, path))
 
 
 def _number(element: ET.Element, place: str, path: Path) -> float:
@@ -147,38 +140,40 @@ def _number(element: ET.Element, place: str, path: Path) -> float:
     return value
 
 
-def _extra(
-    element: ET.Element, known: set[str], path: Path, *, voc: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def _extra(element: ET.Element, known: set[str], path: Path) -> dict[str, Any]:
     """Return the members of COCO's, and under ``voc`` all that COCO has no name for."""
-    rest = {k: v for k, v in (voc or {}).items() if v is not None}
-    own: dict[str, Any] = {}
-    for child in element:
-        if child.tag == COCO_TAG:
-            own = _coco_members(child.text or "{}", path)
-        elif child.tag not in known:
-            rest.setdefault(child.tag, []).append(_to_json(child))
-    rest = {k: v[0] if isinstance(v, list) and len(v) == 1 else v for k, v in rest.items()}
+    for tag in known - {"object"} | {COCO_TAG}:
+        if len(element.findall(tag)) > 1:
+            raise ValueError(f"{path}: <{element.tag}> has more than one <{tag}>")
+    rest = members(element, known | {COCO_TAG})
+    for tag, told in (("size", _SIDES), ("bndbox", CORNERS)):
+        inside = element.find(tag) if tag in known else None
+        if inside is not None and (more := members(inside, told)):
+            rest[tag] = more
+    own = _coco_members(element.findtext(COCO_TAG, "{}"), path)
     return own | ({"voc": rest} if rest else {})
 
 
 def _coco_members(text: str, path: Path) -> dict[str, Any]:
     try:
-        members = json.loads(text)
-    except ValueError:
-        members = None
-    if not isinstance(members, dict):
+        own: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        own = None
+    if not isinstance(own, dict):
         raise ValueError(f"{path}: <{COCO_TAG}> must hold a JSON object, not {text[:60]!r}")
-    return members
+    return own
 
 
-def _to_json(element: ET.Element) -> Any:
-    if len(element) == 0:
-        return element.text or ""
-    inside: dict[str, list[Any]] = {}
-    for child in element:
-        inside.setdefault(child.tag, []).append(_to_json(child))
-    return {tag: values[0] if len(values) == 1 else values for tag, values in inside.items()}
+def check_voc(labelled: LabelledSet, categories: Sequence[Mapping[str, Any]]) -> None:
+    """Raise a ValueError if a name would not be read from lines and XML as it was written."""
+    names = [category["name"] for category in categories]
+    names += [image.file_name for image in labelled.images]
+    wrong = (n for n in names if n != n.strip() or len(n.splitlines()) > 1 or not is_xml_text(n))
+    for name in wrong:
+        raise ValueError(
+            f"VOC cannot hold the name {name!r}: it has spaces around it, more than one line or "
+            "characters that XML does not know"
+        )
 
 
 def write_voc(
@@ -193,15 +188,10 @@ def write_voc(
     """Write a set as ``read_voc`` reads it, without its images.
 
     Raises:
-        ValueError: if two images differ in their suffix only, or a category's name is not what XML
-            can hold.
+        ValueError: if two images differ in their suffix only, or a name is not what VOC can hold.
     """
-    stems = [str(Path(image.file_name).with_suffix("").as_posix()) for image in labelled.images]
-    if len(set(stems)) < len(stems):
-        stem = next(s for s in stems if stems.count(s) > 1)
-        raise ValueError(
-            f"two images are called {stem!r} but for their suffix, which VOC cannot tell"
-        )
+    stems = image_stems(labelled)
+    check_voc(labelled, categories)
     pairs = zip(stems, labelled.images, strict=True)
     for stem, image in tqdm(
         pairs, desc=f"writing {split}", unit="image", total=len(stems), disable=not progress
@@ -212,20 +202,21 @@ def write_voc(
             root / "Annotations" / f"{stem}.xml", ET.tostring(tree, encoding="unicode") + "\n"
         )
     write_text(root / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{s}\n" for s in stems))
-    about = {"categories": [dict(c) for c in categories], "extra": dict(labelled.extra)}
-    write_text(root / CATEGORIES_NAME, json.dumps(about, ensure_ascii=False, indent=1) + "\n")
+    further = root / "ImageSets" / "Main" / f"{split}.json"
+    further.unlink(missing_ok=True)  # of an earlier conversion
+    if labelled.extra:
+        write_text(further, json_text(dict(labelled.extra)) + "\n")
+    about = {"categories": [dict(category) for category in categories]}
+    write_text(root / CATEGORIES_NAME, json_text(about) + "\n")
 
 
 def _image_element(image: LabelledImage, first_pixel: int) -> ET.Element:
     tree = ET.Element("annotation")
     ET.SubElement(tree, "filename").text = Path(image.file_name).name
-    voc = dict(image.extra.get("voc", {}))
     size = ET.SubElement(tree, "size")
     for tag, value in (("width", image.width), ("height", image.height)):
         ET.SubElement(size, tag).text = str(value)
-    if "depth" in voc:
-        ET.SubElement(size, "depth").text = voc.pop("depth")
-    _write_extra(tree, image.extra, voc)
+    _write_extra(tree, image.extra, _KNOWN, "size", _SIDES)
     for box in image.boxes:
         element = ET.SubElement(tree, "object")
         ET.SubElement(element, "name").text = box.category
@@ -234,24 +225,25 @@ def _image_element(image: LabelledImage, first_pixel: int) -> ET.Element:
         values = (x + first_pixel, y + first_pixel, x + width, y + height)
         for tag, number in zip(CORNERS, values, strict=True):
             ET.SubElement(corners, tag).text = f"{number:.12g}"
-        _write_extra(element, box.extra, dict(box.extra.get("voc", {})))
+        _write_extra(element, box.extra, _KNOWN_OF_OBJECT, "bndbox", CORNERS)
     return tree
 
 
-def _write_extra(element: ET.Element, extra: Mapping[str, Any], voc: Mapping[str, Any]) -> None:
-    for tag, value in voc.items():
-        for one in value if isinstance(value, list) else [value]:
-            _from_json(element, tag, one)
-    own = {key: value for key, value in extra.items() if key != "voc"}
+def _write_extra(
+    element: ET.Element, extra: Mapping[str, Any], known: set[str], part: str, told: Sequence[str]
+) -> None:
+    """Write VOC's members as elements, those of ``part`` into it, and the others as JSON."""
+    own = dict(extra)
+    voc = own.get("voc")
+    rest = dict(voc) if isinstance(voc, Mapping) else {}
+    inside = rest.pop(part, None)
+    is_vocs = (rest or inside) and all(
+        given is None or are_members(given, left)
+        for given, left in ((rest or None, {*known, COCO_TAG}), (inside, told))
+    )
+    if is_vocs:
+        del own["voc"]
+        add_members(element, rest)
+        add_members(next(element.iter(part)), inside or {})
     if own:
-        ET.SubElement(element, COCO_TAG).text = json.dumps(own, ensure_ascii=False)
-
-
-def _from_json(parent: ET.Element, tag: str, value: Any) -> None:
-    element = ET.SubElement(parent, tag)
-    if isinstance(value, Mapping):
-        for key, inside in value.items():
-            for one in inside if isinstance(inside, list) else [inside]:
-                _from_json(element, key, one)
-    else:
-        element.text = str(value)
+        ET.SubElement(element, COCO_TAG).text = json_text(own)

@@ -8,7 +8,6 @@ are no objects to be learnt.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,9 +24,11 @@ from detection.labels import (
     LabelledSet,
     check_name,
     image_size,
+    image_stems,
     read_text,
 )
-from detection.records import read_json
+from detection.records import Records, read_json
+from detection.voc_xml import json_text
 
 CLASSES_NAME = "data.yaml"
 
@@ -51,7 +52,7 @@ def read_yolo(root: Path, split: str, *, progress: bool = True) -> LabelledSet:
     )
     _check_pairs(files, labels, folder)
     further = root / "labels" / f"{split}.json"
-    about: dict[str, Any] = _read_further(further) if further.is_file() else {"images": {}}
+    about: dict[str, Any] = _read_further(further, files) if further.is_file() else {"images": {}}
     images = [
         _read_image(folder / name, name, labels, names, about["images"].get(name), further)
         for name in tqdm(files, desc=f"reading {split}", unit="image", disable=not progress)
@@ -61,10 +62,12 @@ def read_yolo(root: Path, split: str, *, progress: bool = True) -> LabelledSet:
 
 
 def _read_names(path: Path) -> dict[int, str]:
+    text = read_text(path)
     try:
-        data = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
+        data, nodes = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    _check_keys(nodes, path)
     names = data.get("names") if isinstance(data, dict) else None
     if isinstance(names, list):
         names = dict(enumerate(names))
@@ -77,6 +80,18 @@ def _read_names(path: Path) -> dict[int, str]:
     if len(set(texts.values())) < len(texts):
         raise ValueError(f"{path}: two classes have the same name")
     return texts
+
+
+def _check_keys(node: Any, path: Path) -> None:
+    """Refuse keys that stand twice in the file or in its ``names``; YAML takes the last."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    keys = [key.value for key, _ in node.value]
+    for key, value in node.value:
+        if keys.count(key.value) > 1:
+            raise ValueError(f"{path}: {key.value!r} stands there {keys.count(key.value)} times")
+        if key.value == "names":
+            _check_keys(value, path)
 
 
 def _check_pairs(files: Sequence[str], labels: Path, folder: Path) -> None:
@@ -93,10 +108,21 @@ def _check_pairs(files: Sequence[str], labels: Path, folder: Path) -> None:
         )
 
 
-def _read_further(path: Path) -> dict[str, Any]:
+def _read_further(path: Path, files: Sequence[str]) -> dict[str, Any]:
+    """Read and check ``labels/<split>.json``."""
     data, _ = read_json(path)
+    fault = "is not the further file of YOLO labels; remove it to do without"
     if not isinstance(data, dict) or not isinstance(data.get("images"), dict):
-        raise ValueError(f"{path} is not the further file of YOLO labels; remove it to do without")
+        raise ValueError(f"{path} {fault}")
+    if not all(isinstance(one, dict) for one in (data.get("extra", {}), *data["images"].values())):
+        raise ValueError(f"{path} {fault}")
+    gone = sorted(data["images"].keys() - set(files))
+    if gone:
+        raise ValueError(f"{path} has {len(gone)} images that are not there, first {gone[0]!r}")
+    if "categories" in data:
+        records = Records(path, "category", data["categories"])
+        records.distinct_texts("name")
+        records.unique("id")
     return data
 
 
@@ -119,10 +145,12 @@ def _read_image(
     if further is None:
         return LabelledImage(name, width, height, tuple(boxes))
     try:
-        extras, apart, extra = further["boxes"], further["apart"], dict(further["extra"])
+        extras, extra = further["boxes"], dict(further["extra"])
+        apart = Records(source, "box", further["apart"])
         pairs = zip(boxes, extras, strict=True)
         boxes = [LabelledBox(box.category, box.xywh, dict(more)) for box, more in pairs]
-        boxes += [LabelledBox(b["category"], tuple(b["bbox"]), dict(b["extra"])) for b in apart]
+        told = zip(apart.rows, apart.texts("category"), apart.boxes("bbox").tolist(), strict=True)
+        boxes += [LabelledBox(name, tuple(box), dict(row["extra"])) for row, name, box in told]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{source} does not fit {text}, which seems to have been changed since; remove the "
@@ -166,10 +194,7 @@ def write_yolo(
         ValueError: if two images differ in their suffix only.
     """
     labels, numbers = root / "labels" / split, {c["name"]: n for n, c in enumerate(categories)}
-    stems = [Path(image.file_name).with_suffix("").as_posix() for image in labelled.images]
-    if len(set(stems)) < len(stems):
-        stem = next(s for s in stems if stems.count(s) > 1)
-        raise ValueError(f"two images are called {stem!r} but for their suffix, as no label can be")
+    image_stems(labelled)
     further = {}
     for image in tqdm(labelled.images, desc=f"writing {split}", unit="image", disable=not progress):
         check_name(image.file_name, root)
@@ -190,7 +215,7 @@ def write_yolo(
         "categories": [dict(category) for category in categories],
         "extra": dict(labelled.extra),
     }
-    write_text(root / "labels" / f"{split}.json", json.dumps(about, ensure_ascii=False) + "\n")
+    write_text(root / "labels" / f"{split}.json", json_text(about) + "\n")
 
 
 def write_classes(

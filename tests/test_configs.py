@@ -9,6 +9,7 @@ from _schemas import register_schemas
 CONF = Path(__file__).parents[1] / "conf"
 TOOLS = sorted(path.stem for path in CONF.glob("*.yaml"))
 REQUIRED = {
+    "convert_annotations": ["source=x", "source_format=voc", "out=y"],
     "run_pipeline": ["search.num_trials=1"],
     "measure_sharing": ["table=x.jsonl"],
     "evaluate_detector": ["weights=x.safetensors", "images=y"],
@@ -24,6 +25,8 @@ EXPERIMENTS = {
     "real_cpu": "run_pipeline",
     "coco_1x": "train_detector",
     "detector_cpu": "train_detector",
+    "faces": "train_detector",
+    "localization": "train_detector",
     "paper_nasnet_a_large_coco": "train_detector",
     "paper_nasnet_a_mobile_coco": "train_detector",
     "nasnet_a_large_fpn_coco": "train_detector",
@@ -56,6 +59,8 @@ PLACES = {
     "data=converted": ["data.root=/data/mine"],
     "coco_1x": ["data.root=/data/coco"],
     "detector_cpu": ["data.root=/data/mine"],
+    "faces": ["data.root=/data/faces"],
+    "localization": ["data.root=/data/mine"],
     "real_cpu": [
         "reward.data_root=/data/a",
         "pretrain.data_root=/data/b",

@@ -1,0 +1,125 @@
+"""XML as Pascal VOC's files use it, to JSON's types and back.
+
+An element is its text, or an object of what it holds: ``tag`` -> element or list of elements,
+``@name`` -> attribute, ``#text`` -> text beside these.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+MAX_DEPTH = 50
+"""Elements within elements; VOC has 4."""
+_TAG = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+# XML 1.0 knows no other characters, and its readers turn a carriage return into a line feed.
+_NO_TEXT = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class _Builder(ET.TreeBuilder):
+    """Refuses document types, through which a small file can become a huge one, and depths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._depth = 0
+
+    def doctype(self, *_: Any) -> None:
+        raise ValueError("declares a document type, which annotations have no use for")
+
+    def start(self, tag: Any, attrs: Any, /) -> Any:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise ValueError(f"more than {MAX_DEPTH} elements within one another")
+        return super().start(tag, attrs)
+
+    def end(self, tag: Any, /) -> Any:
+        self._depth -= 1
+        return super().end(tag)
+
+
+def parse_xml(path: Path) -> ET.Element:
+    """Return the root element of a file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not XML, declares a document type or goes too deep.
+    """
+    try:
+        return ET.fromstring(path.read_bytes(), ET.XMLParser(target=_Builder()))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"file {path} does not exist") from error
+    except (ET.ParseError, OSError, ValueError, LookupError) as error:
+        raise ValueError(f"{path} is not an annotation in XML: {error}") from error
+
+
+def is_xml_text(text: str) -> bool:
+    """Say whether an element can hold a text so that it is read as it was written."""
+    return not _NO_TEXT.search(text)
+
+
+def json_text(data: object) -> str:
+    """Return JSON that any file and any XML element can hold."""
+    text = json.dumps(data, ensure_ascii=False)
+    return text if is_xml_text(text) else json.dumps(data)
+
+
+def members(element: ET.Element, leave_out: Collection[str] = ()) -> dict[str, Any]:
+    """Return what an element holds, without the tags to leave out."""
+    inside: dict[str, list[Any]] = {}
+    for child in element:
+        if child.tag not in leave_out:
+            inside.setdefault(child.tag, []).append(_value(child))
+    attributes = {f"@{name}": value for name, value in element.attrib.items()}
+    text = element.text or ""
+    beside = {"#text": text} if text.strip() else {}
+    return attributes | beside | {k: v[0] if len(v) == 1 else v for k, v in inside.items()}
+
+
+def _value(element: ET.Element) -> Any:
+    return members(element) if len(element) or element.attrib else element.text or ""
+
+
+def add_members(element: ET.Element, inside: Mapping[str, Any]) -> None:
+    """Give an element what ``members`` returned."""
+    for key, value in inside.items():
+        if key == "#text":
+            element.text = value
+        elif key.startswith("@"):
+            element.set(key[1:], value)
+        else:
+            for one in value if isinstance(value, list) else [value]:
+                child = ET.SubElement(element, key)
+                if isinstance(one, Mapping):
+                    add_members(child, one)
+                else:
+                    child.text = one
+
+
+def are_members(inside: object, leave_out: Collection[str] = (), depth: int = 1) -> bool:
+    """Say whether an element that is given these members is read with the same ones."""
+    return (
+        isinstance(inside, Mapping)
+        and len(inside) > 0
+        and depth < MAX_DEPTH - 2
+        and all(key not in leave_out and _fits(key, value, depth) for key, value in inside.items())
+    )
+
+
+def _fits(key: str, value: object, depth: int) -> bool:
+    if isinstance(value, str):
+        name = key[1:] if key[:1] == "@" else key
+        kept = key != "#text" or bool(value.strip())
+        return kept and (key == "#text" or bool(_TAG.fullmatch(name))) and is_xml_text(value)
+    if not _TAG.fullmatch(key):
+        return False
+    if not isinstance(value, dict | list):
+        return False
+    if isinstance(value, list):
+        single = (not isinstance(one, list) and _fits(key, one, depth) for one in value)
+        return len(value) > 1 and all(single)
+    # Text alone would be read as a text and not as an object that has one.
+    return are_members(value, depth=depth + 1) and value != {"#text": value.get("#text")}
