@@ -56,7 +56,13 @@ def read_image(path: str | Path, *, size: tuple[int, int] | None = None) -> Tens
             pixels = np.array(_to_rgb(image))
     except FileNotFoundError:
         raise
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+    ) as error:
         raise ValueError(f"cannot read image {path}: {error}") from error
     if size is not None and pixels.shape[1::-1] != tuple(size):
         raise ValueError(

@@ -161,6 +161,11 @@ class _Pen:
             (x1, y1),
             (x2, y1),
             (x1 - width, y1),
+            (x2 - width, y1),
+            (x1, y2 - height),
+            (x2 - width, y2 - height),
+            (x2, y2 - height),
+            (x1 - width, y2 - height),
         ]
         places = [self._inside(x, y, width, height) for x, y in corners]
         return min(places, key=lambda place: sum(_overlap(place, other) for other in taken))

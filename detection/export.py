@@ -130,11 +130,17 @@ def _check(
 ) -> None:
     if file_format == "onnx":
         require_onnx()
-        if not isinstance(info.config, TorchvisionDetectorConfig):
+        # RetinaNet's traced file gave other numbers of boxes than the detector.
+        if type(info.config) is not TorchvisionDetectorConfig:
             raise ValueError(
-                f"{weights} was trained with detectron2's engine, which ONNX cannot hold; export "
-                "its backbone (file_format=torch), or train with detector=torchvision"
+                f"{weights} is a {type(info.config).__name__}; only Faster R-CNN of torchvision's "
+                "engine goes to ONNX; export its backbone (file_format=torch), or train with "
+                "detector=torchvision"
             )
+    elif info.config.neck != "fpn":
+        raise ValueError(
+            f"{weights} has neck={info.config.neck}, whose backbone is not one network"
+        )
     if info.category_ids != annotations.category_ids:
         raise ValueError(
             f"{weights} knows the category ids {list(info.category_ids)}, "

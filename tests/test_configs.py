@@ -9,13 +9,13 @@ from _schemas import register_schemas
 CONF = Path(__file__).parents[1] / "conf"
 TOOLS = sorted(path.stem for path in CONF.glob("*.yaml"))
 REQUIRED = {
-    "convert_annotations": ["source=x", "source_format=voc", "out=y"],
     "run_pipeline": ["search.num_trials=1"],
     "measure_sharing": ["table=x.jsonl"],
     "evaluate_detector": ["weights=x.safetensors", "images=y"],
     "convert_annotations": ["source=x", "source_format=voc", "out=y"],
     "explain_evaluation": ["before=x", "after=y"],
     "import_weights": ["weights=x.pth"],
+    "benchmark_detector": ["detectors=[x]"],
     "predict": ["weights=x.safetensors", "images=y"],
     "compare_searches": ["searches={random: [x]}"],
 }

@@ -15,6 +15,7 @@ from detection.config import (
 )
 
 EVALUATION_TASKS = ("detection", "localization")
+BENCHMARK_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -235,3 +236,48 @@ class ExportDetector:
     ``torch.export``."""
     bad_boxes: str = "error"
     """What to do about boxes without area or outside their image: ``error`` or ``drop``."""
+
+
+@dataclass(kw_only=True, slots=True)
+class BenchmarkDetector:
+    """What ``benchmark_detector`` takes."""
+
+    out: str
+    """The folder for ``benchmark.json``."""
+    detectors: list[str]
+    """Each a ``detector.safetensors``, or a backbone spec, which gets ``detector`` with new
+    weights around it."""
+    detector: DetectorConfig
+    """The detector around backbone specs."""
+    height_px: int = 480
+    """Height of the images."""
+    width_px: int = 640
+    """Their width."""
+    shortest_side_px: int = 0
+    """What they are resized to; 0: as in the detector's file, and for specs not at all."""
+    batch_size: int = 8
+    """Images at a time where throughput is measured; latency is that of one."""
+    rounds: int = 20
+    """How often each is measured; the median counts."""
+    warmup_rounds: int = 3
+    """Rounds before them that do not count."""
+    precision: str = "32-true"
+    """Arithmetic: ``32-true``, ``bf16-mixed``, or on a GPU ``16-mixed``."""
+    num_classes: int = 80
+    """Classes of detectors around backbone specs."""
+    num_threads: int = 0
+    """Threads on the CPU; 0 leaves torch's own number."""
+    accelerator: str = "auto"
+    """Kind of the device: ``auto``, ``cpu``, ``gpu``."""
+
+    def __post_init__(self) -> None:
+        if not self.detectors:
+            raise ValueError("detectors needs at least one file or backbone spec")
+        lowest = {"height_px": 1, "width_px": 1, "shortest_side_px": 0, "batch_size": 1,
+                  "rounds": 1, "warmup_rounds": 0, "num_classes": 1, "num_threads": 0}  # fmt: skip
+        for name, least in lowest.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if self.precision not in BENCHMARK_PRECISIONS:
+            choices = list(BENCHMARK_PRECISIONS)
+            raise ValueError(f"unknown precision {self.precision!r}; choose from {choices}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from hydra.core.config_store import ConfigStore
 
 from _detection_schemas import (
+    BenchmarkDetector,
     BenchmarkEvaluation,
     BenchmarkTraining,
     CompareBackbones,
@@ -230,6 +231,7 @@ def register_schemas() -> None:
         "convert_annotations_schema": ConvertAnnotations,
         "export_detector_schema": ExportDetector,
         "explain_evaluation_schema": ExplainEvaluation,
+        "benchmark_detector_schema": BenchmarkDetector,
         "benchmark_evaluation_schema": BenchmarkEvaluation,
         "predict_schema": Predict,
         "compare_backbones_schema": CompareBackbones,

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detection.drawing import class_color, contact_sheet, draw_detections
+from detection.drawing import _overlap, _Pen, class_color, contact_sheet, draw_detections
 
 NAMES = ("cat", "a dog with a rather long name")
 NO_BOXES = torch.zeros(0, 4)
@@ -103,3 +103,16 @@ def test_a_sheet_has_every_picture_once_and_whole():
 def test_a_sheet_of_nothing_is_refused():
     with pytest.raises(ValueError, match="needs pictures and columns"):
         contact_sheet([], 3)
+
+
+def test_the_labels_of_a_crowd_do_not_cover_one_another():
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(30, 2, generator=generator) * 700
+    boxes = torch.cat([corners, corners + 200], dim=1)
+    places = []
+    pen = _Pen.on(Image.new("RGB", (1000, 1000)))
+    for box in boxes.tolist():
+        places.append(pen.write("person 57%", box, (200, 0, 0), places))
+    covered = sum(_overlap(a, b) for n, a in enumerate(places) for b in places[:n])
+    area = sum(_overlap(place, place) for place in places)
+    assert covered < 0.02 * area
