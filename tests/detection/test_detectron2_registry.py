@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:torch.meshgrid. in an upcoming release:UserWarning"),
 ]
-CONF = Path(__file__).parents[2] / "conf" / "detectron2"
+CONF = Path(__file__).parents[2] / "docs" / "detectron2"
 SPEC = "nasnet_a:1@96"
 
 
