@@ -255,3 +255,22 @@ def test_steps_and_sgd_are_detectron2s():
             assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"])
             mine.step()
             other.step()
+
+
+@pytest.mark.parametrize("recipe", [{}, {"evaluate_every": 2, "ema_decay": 0.5}])
+def test_a_training_killed_before_its_file_is_written_only_writes_it(
+    config, tmp_path, monkeypatch, recipe
+):
+    base = config()
+    settings = replace(base, recipe=replace(base.recipe, **recipe))
+    whole = train_detector(settings, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("detection.training.save_detector", raise_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_detector(settings, tmp_path / "parts")
+    monkeypatch.setattr(DetectorModule, "training_step", lambda *_: pytest.fail("trained again"))
+    assert same_weights(whole.path, train_detector(settings, tmp_path / "parts").path)
+
+
+def raise_interrupt(*_, **__):
+    raise KeyboardInterrupt
