@@ -347,7 +347,7 @@ class TrainDetectorConfig:
 
 @dataclass(kw_only=True, slots=True)
 class InferenceConfig:
-    """How a trained detector is used; see ``detection.test_time``."""
+    """How a trained detector is used; see ``detection.views``."""
 
     shortest_sides_px: list[int] = field(default_factory=list)
     """Images are looked at in each of these sizes, and what is found is put together; empty: in

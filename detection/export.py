@@ -28,7 +28,7 @@ from detection.config import TorchvisionDetectorConfig
 from detection.data import CocoDataset, Example
 from detection.detector import SIZE_DIVISOR, Detections, Detector
 from detection.evaluation import evaluate_coco, to_coco_results
-from detection.test_time import rescale
+from detection.views import rescale
 from detection.weights import DetectorInfo, load_detector
 
 FORMATS = {"onnx": "detector.onnx", "torch": "backbone.pt2"}

@@ -20,7 +20,7 @@ from detection.evaluation import (
     to_coco_results,
 )
 from detection.tables import CocoTruth
-from detection.test_time import Vision, batches_of_equals, detect_in_pixels, rescale
+from detection.views import Vision, batches_of_equals, detect_in_pixels, rescale
 
 EVALUATION_BATCH = 16
 """Images at a time, where nobody says how many."""

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from detection.augmentation import resize_image
 from detection.detector import Detector
-from detection.test_time import rescale
+from detection.views import rescale
 
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Lightning's name of an arithmetic -> the numbers that are computed with."""

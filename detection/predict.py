@@ -16,7 +16,7 @@ from backbone.images import IMAGE_SUFFIXES, read_image
 from detection.config import InferenceConfig
 from detection.detector import Detections, Detector
 from detection.drawing import draw_detections
-from detection.test_time import Vision, batches_of_equals, detect_in_pixels
+from detection.views import Vision, batches_of_equals, detect_in_pixels
 from detection.weights import DetectorInfo
 
 READ_AHEAD = 8

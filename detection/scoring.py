@@ -25,7 +25,7 @@ from detection.evaluation_report import (
 from detection.inference import detect_in_dataset
 from detection.localization import LocalizationMetrics, measure_localization
 from detection.tables import CocoTruth, FoundTable, found_of
-from detection.test_time import Vision
+from detection.views import Vision
 from detection.weights import load_detector
 
 

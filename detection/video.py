@@ -19,7 +19,7 @@ from backbone.artifacts import replacing
 from detection.detector import Detections, Detector
 from detection.drawing import draw_detections
 from detection.predict import detection_records
-from detection.test_time import Vision, detect_in_pixels
+from detection.views import Vision, detect_in_pixels
 from detection.weights import DetectorInfo
 
 logger = logging.getLogger(__name__)

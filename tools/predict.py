@@ -27,8 +27,8 @@ def main(config: DictConfig) -> None:
         import torch
 
         from detection.predict import find_images, predict_images
-        from detection.test_time import Vision
         from detection.video import FrameChoice, is_video, predict_video
+        from detection.views import Vision
         from detection.weights import load_detector
 
         run = start_run(config)

@@ -9,7 +9,7 @@ from torch import nn
 from detection.config import InferenceConfig, TorchvisionDetectorConfig
 from detection.detector import Detections, Detector
 from detection.predict import find_images, predict_images
-from detection.test_time import Vision
+from detection.views import Vision
 from detection.weights import DetectorInfo
 from small_detectors import make
 

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from detection.test_time import Vision
 from detection.video import FrameChoice, is_video, predict_video
+from detection.views import Vision
 from test_predict import INFO, LeftHalf
 
 cv2 = pytest.importorskip("cv2")

@@ -11,8 +11,8 @@ from detection.config import InferenceConfig, TorchvisionDetectorConfig
 from detection.data import load_split
 from detection.detector import Detections, Detector
 from detection.inference import detect_in_dataset
-from detection.test_time import View, Vision, batches_of_equals, detect_in_pixels
 from detection.training import train_detector
+from detection.views import View, Vision, batches_of_equals, detect_in_pixels
 from detection.weights import DetectorInfo, load_detector
 from small_detectors import make
 
