@@ -206,17 +206,27 @@ def place_images(labelled: LabelledSet, out: Path, *, mode: str) -> None:
         source, target = labelled.folder / image.file_name, out / image.file_name
         if not source.is_file():
             raise FileNotFoundError(f"image {source} does not exist")
-        if mode == "none" or (target.exists() and target.samefile(source)):
+        if mode == "none" or _is_same_entry(source, target):
             continue
+        original = source.resolve()  # before a link that it may lead through is replaced
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_symlink() or target.is_file():
             target.unlink()
         if target.exists():
             raise ValueError(f"{target} is in the way of an image")
         if mode == "link":
-            target.symlink_to(source.resolve())
+            target.symlink_to(original)
         else:
-            shutil.copyfile(source, target)
+            shutil.copyfile(original, target)
+
+
+def _is_same_entry(source: Path, target: Path) -> bool:
+    """Say whether replacing ``target`` would remove ``source``; a link to it can be replaced."""
+    if not target.exists() or not target.samefile(source):
+        return False
+    if not target.is_symlink():
+        return True
+    return target.parent.samefile(source.parent) and target.name == source.name
 
 
 def read_coco_labels(path: Path, folder: Path, *, progress: bool = True) -> LabelledSet:
@@ -234,10 +244,15 @@ def read_coco_labels(path: Path, folder: Path, *, progress: bool = True) -> Labe
     data, _ = read_json(path)
     tables = coco_tables(path, data)
     images, categories, records = (tables[k] for k in ("image", "category", "annotation"))
-    ids, names = images.unique("id"), images.distinct_texts("file_name")
+    ids, given = images.unique("id"), images.distinct_texts("file_name")
+    names = [check_name(name, path) for name in given]
+    if len(set(names)) < len(names):
+        name = next(n for n in names if names.count(n) > 1)
+        alike = [g for g, n in zip(given, names, strict=True) if n == name]
+        raise ValueError(f"{path}: the file names {alike} are all of the image {name!r}")
     widths, heights = images.integers("width"), images.integers("height")
     for i in trange(len(ids), desc=f"reading {path.stem}", unit="image", disable=not progress):
-        real = image_size(folder / check_name(names[i], path))
+        real = image_size(folder / names[i])
         if real != (widths[i], heights[i]):
             told = f"has size {widths[i]} x {heights[i]}"
             images.refuse(i, f"{told}, but {names[i]} is {real[0]} x {real[1]}")
@@ -256,7 +271,7 @@ def read_coco_labels(path: Path, folder: Path, *, progress: bool = True) -> Labe
     return LabelledSet(
         images=tuple(
             LabelledImage(
-                check_name(names[i], path),
+                names[i],
                 int(widths[i]),
                 int(heights[i]),
                 tuple(boxes[i]),

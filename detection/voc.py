@@ -60,12 +60,13 @@ def read_voc(root: Path, split: str, *, first_pixel: int = 1, progress: bool = T
     if not listing.is_file():
         present = sorted(path.stem for path in listing.parent.glob("*.txt"))
         raise FileNotFoundError(f"{listing} does not exist; there are {present}")
-    stems = [line.strip() for line in read_text(listing).splitlines() if line.strip()]
+    lines = read_text(listing).splitlines()
+    stems = [check_name(line.strip(), listing) for line in lines if line.strip()]
     if len(set(stems)) < len(stems):
         stem = next(s for s in stems if stems.count(s) > 1)
         raise ValueError(f"{listing}: {stem!r} is listed twice")
     images = tuple(
-        _read_image(root, check_name(stem, listing), first_pixel)
+        _read_image(root, stem, first_pixel)
         for stem in tqdm(stems, desc=f"reading {split}", unit="image", disable=not progress)
     )
     about = root / CATEGORIES_NAME

@@ -23,6 +23,8 @@ from detection.labels import (
 
 FLAGS = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 CATEGORY = "face"
+MAX_DIGITS = 20
+"""Of a line with the number of faces."""
 
 
 def read_wider(root: Path, split: str, *, progress: bool = True) -> LabelledSet:
@@ -59,9 +61,10 @@ def read_wider(root: Path, split: str, *, progress: bool = True) -> LabelledSet:
 
 def _faces(lines: Iterator[tuple[int, str]], listing: Path, name: str) -> Iterator[LabelledBox]:
     number, line = next(lines, (0, ""))
-    if not line.strip().isdecimal():
+    # Python refuses to read numbers of thousands of digits, with a message that names no file.
+    if not line.strip().isdecimal() or len(line) > MAX_DIGITS:
         place = f"{listing}, line {number}" if number else f"the end of {listing}"
-        raise ValueError(f"{place}: after {name!r} comes the number of faces, not {line!r}")
+        raise ValueError(f"{place}: after {name!r} comes the number of faces, not {line[:60]!r}")
     count = int(line)
     for _ in range(max(count, 1)):
         number, line = next(lines, (0, ""))
@@ -74,6 +77,11 @@ def _faces(lines: Iterator[tuple[int, str]], listing: Path, name: str) -> Iterat
             place = f"{listing}, line {number}" if number else f"the end of {listing}"
             raise ValueError(
                 f"{place}: a face of {name!r} has {4 + len(FLAGS)} whole numbers, not {line!r}"
+            )
+        if not count and any(values):
+            raise ValueError(
+                f"{listing}, line {number}: {name!r} has 0 faces, but {line!r} follows where a "
+                "line of zeros should"
             )
         if count:
             flags = dict(zip(FLAGS, values[4:], strict=True))

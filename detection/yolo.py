@@ -1,9 +1,9 @@
 """YOLO's folders: a text file per image, a line per box, as shares of the image's sides.
 
 ``images/<split>`` and ``labels/<split>`` hold files of equal names, ``data.yaml`` the names of the
-classes by number. What a line cannot say (ids, areas, crowds, outlines, ...) goes into
-``labels/<split>.json``, which other programs do not read; crowds are in that file alone, for they
-are no objects to be learnt.
+classes by number; a folder without it may have ``classes.txt``, a name per line. What a line of a
+box cannot say (ids, areas, crowds, outlines, ...) goes into ``labels/<split>.json``, which other
+programs do not read; crowds are in that file alone, for they are no objects to be learnt.
 """
 
 from __future__ import annotations
@@ -31,20 +31,26 @@ from detection.records import Records, read_json
 from detection.voc_xml import json_text
 
 CLASSES_NAME = "data.yaml"
+CLASS_LIST_NAME = "classes.txt"
 
 
 def read_yolo(root: Path, split: str, *, progress: bool = True) -> LabelledSet:
     """Read the images of a split and their boxes; an image without a text file has none.
 
     Raises:
-        FileNotFoundError: if a folder or ``data.yaml`` is missing.
+        FileNotFoundError: if a folder or the names of the classes are missing.
         ValueError: if a line is not five numbers, names no class or leaves its image; if a text
             file has no image; or if the further file does not fit the lines.
     """
-    names = _read_names(root / CLASSES_NAME)
+    names = _read_names(root)
     folder, labels = root / "images" / split, root / "labels" / split
     if not folder.is_dir():
         raise FileNotFoundError(f"image folder {folder} does not exist")
+    if not labels.is_dir():
+        raise FileNotFoundError(
+            f"label folder {labels} does not exist; if no image has an object, make it and leave "
+            "it empty"
+        )
     files = sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -61,7 +67,25 @@ def read_yolo(root: Path, split: str, *, progress: bool = True) -> LabelledSet:
     return LabelledSet(tuple(images), folder, tuple(categories), about.get("extra", {}))
 
 
-def _read_names(path: Path) -> dict[int, str]:
+def _read_names(root: Path) -> dict[int, str]:
+    path, listing = root / CLASSES_NAME, root / CLASS_LIST_NAME
+    if path.exists():
+        return _read_yaml_names(path)
+    if not listing.exists():
+        raise FileNotFoundError(
+            f"{root} has neither {CLASSES_NAME} nor {CLASS_LIST_NAME} with the names of the classes"
+        )
+    lines = [line.strip() for line in read_text(listing).rstrip().splitlines()]
+    # A blank line between names could be a class without one or none at all.
+    if not all(lines) or not lines:
+        number = lines.index("") + 1 if lines else 1
+        raise ValueError(f"{listing}, line {number}: a class has no name")
+    if len(set(lines)) < len(lines):
+        raise ValueError(f"{listing}: two classes have the same name")
+    return dict(enumerate(lines))
+
+
+def _read_yaml_names(path: Path) -> dict[int, str]:
     text = read_text(path)
     try:
         data, nodes = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
@@ -136,7 +160,7 @@ def _read_image(
 ) -> LabelledImage:
     width, height = image_size(path)
     text = (labels / name).with_suffix(".txt")
-    lines = read_text(text).splitlines() if text.is_file() else []
+    lines = read_text(text).splitlines() if text.exists() else []
     boxes = [
         _read_line(line, (width, height), names, f"{text}, line {number}")
         for number, line in enumerate(lines, start=1)
@@ -224,9 +248,10 @@ def write_classes(
     """Write ``data.yaml``: where each split's images are, and the classes' names by number."""
     data = {split: f"images/{split}" for split in splits}
     names = {number: category["name"] for number, category in enumerate(categories)}
-    text = yaml.safe_dump(
-        {"path": ".", **data, "names": names}, sort_keys=False, allow_unicode=True
-    )
+    content = {"path": ".", **data, "names": names}
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    if yaml.safe_load(text) != content:  # a line break of Unicode's, unescaped, is read as a space
+        text = yaml.safe_dump(content, sort_keys=False)
     write_text(root / CLASSES_NAME, text)
 
 

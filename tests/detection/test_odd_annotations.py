@@ -246,3 +246,101 @@ def test_a_further_file_with_anything_inside_is_read_or_refused(key, value):
         make_yolo(Path(folder) / "a", further=further)
         with suppress(ValueError):
             convert(Path(folder) / "a", Path(folder) / "b", "yolo")
+
+
+def test_yolo_without_a_folder_of_labels_is_not_a_set_without_objects(tmp_path):
+    make_yolo(tmp_path / "a")
+    (tmp_path / "a" / "labels" / "train").rename(tmp_path / "a" / "labels" / "Train")
+    with pytest.raises(FileNotFoundError, match=r"label folder .*train does not exist"):
+        convert(tmp_path / "a", tmp_path / "b", "yolo")
+
+
+def test_a_label_file_that_cannot_be_read_is_not_an_image_without_objects(tmp_path):
+    make_yolo(tmp_path / "a")
+    (tmp_path / "a" / "labels" / "train" / "1.txt").unlink()
+    (tmp_path / "a" / "labels" / "train" / "1.txt").mkdir()
+    with pytest.raises(ValueError, match=r"cannot read .*1\.txt"):
+        convert(tmp_path / "a", tmp_path / "b", "yolo")
+
+
+def test_the_classes_of_yolo_may_be_listed_in_a_text(tmp_path):
+    make_yolo(tmp_path / "a")
+    (tmp_path / "a" / "data.yaml").unlink()
+    (tmp_path / "a" / "classes.txt").write_text("hot dog\ncat\n\n")
+    convert(tmp_path / "a", tmp_path / "b", "yolo")
+    assert [c["name"] for c in made(tmp_path / "b")["categories"]] == ["hot dog", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        (None, FileNotFoundError, r"neither data\.yaml nor classes\.txt"),
+        ("", ValueError, r"classes\.txt, line 1: a class has no name"),
+        ("cat\n\ndog\n", ValueError, r"classes\.txt, line 2: a class has no name"),
+        ("cat\ncat\n", ValueError, "two classes have the same name"),
+    ],
+)
+def test_a_wrong_list_of_classes_is_refused(tmp_path, text, error, message):
+    make_yolo(tmp_path / "a")
+    (tmp_path / "a" / "data.yaml").unlink()
+    if text is not None:
+        (tmp_path / "a" / "classes.txt").write_text(text)
+    with pytest.raises(error, match=message):
+        convert(tmp_path / "a", tmp_path / "b", "yolo")
+
+
+@pytest.mark.parametrize("name", ["a\x85b", "a\u2028b", "no", "1", "a: b", "犬"])
+def test_names_that_yaml_could_change_come_back_from_yolo(tmp_path, name):
+    data = make_coco(tmp_path / "a", category=name)
+    convert(tmp_path / "a", tmp_path / "b", "coco", "yolo")
+    convert(tmp_path / "b", tmp_path / "c", "yolo")
+    assert made(tmp_path / "c")["categories"] == data["categories"]
+
+
+def test_two_file_names_of_one_image_are_refused(tmp_path):
+    image = {"width": SIZE[0], "height": SIZE[1]}
+    images = [{"id": 5, "file_name": "1.png", **image}, {"id": 6, "file_name": "./1.png", **image}]
+    make_coco(tmp_path / "a", images=images)
+    with pytest.raises(
+        ValueError, match=r"\['1\.png', '\./1\.png'\] are all of the image '1\.png'"
+    ):
+        convert(tmp_path / "a", tmp_path / "b", "coco")
+
+
+def test_links_become_copies_where_copies_are_asked_for_and_no_original_is_touched(tmp_path):
+    make_coco(tmp_path / "a")
+    original = tmp_path / "a" / "train" / "1.png"
+    pixels = original.read_bytes()
+    for mode in ("link", "copy", "link"):
+        config = ConversionConfig(
+            source=str(tmp_path / "a"), source_format="coco", splits=["train"], images=mode
+        )
+        convert_annotations(config, tmp_path / "b", progress=False)
+        assert (tmp_path / "b" / "train" / "1.png").is_symlink() == (mode == "link")
+        assert original.read_bytes() == pixels
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "train").symlink_to(tmp_path / "a" / "train")
+    for mode in ("link", "copy"):
+        config = ConversionConfig(
+            source=str(tmp_path / "a"), source_format="coco", splits=["train"], images=mode
+        )
+        convert_annotations(config, tmp_path / "c", progress=False)
+        assert not original.is_symlink()
+        assert original.read_bytes() == pixels
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.jpg\n0\n1 2 9 9 0 0 0 0 0 0\n", "line 3: 'a.jpg' has 0 faces, but '1 2 9 9"),
+        ("a.jpg\n" + "9" * 5000 + "\n", "line 2: after 'a.jpg' comes the number of faces"),
+    ],
+)
+def test_a_count_of_faces_that_does_not_fit_is_refused(tmp_path, text, message):
+    lists, folder = tmp_path / "a" / "wider_face_split", tmp_path / "a" / "WIDER_train" / "images"
+    lists.mkdir(parents=True)
+    folder.mkdir(parents=True)
+    Image.new("RGB", SIZE).save(folder / "a.jpg")
+    (lists / "wider_face_train_bbx_gt.txt").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        convert(tmp_path / "a", tmp_path / "b", "wider")
