@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -41,6 +41,33 @@ class Category:
 
     id: int
     name: str
+
+
+def require_categories(
+    known: Iterable[Category], source: str | Path, annotations: CocoAnnotations
+) -> None:
+    """Raise a ValueError unless a file declares these categories, ids and names.
+
+    Equal ids alone would let one class be counted as another: converters number the classes that a
+    split happens to have.
+
+    Args:
+        known: categories of a detector or of another file.
+        source: where they come from, for the message.
+        annotations: the file.
+    """
+    ours = {category.id: category.name for category in known}
+    theirs = {category.id: category.name for category in annotations.categories}
+    if ours == theirs:
+        return
+    differing = min(id for id in ours.keys() | theirs.keys() if ours.get(id) != theirs.get(id))
+    said = [
+        repr(names[differing]) if differing in names else "no class" for names in (ours, theirs)
+    ]
+    raise ValueError(
+        f"{source} and {annotations.path} have different categories: id {differing} is {said[0]} "
+        f"in the first and {said[1]} in the second"
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,7 +21,7 @@ from detection.labels import (
 )
 from detection.voc import check_voc, read_voc, write_voc
 from detection.wider import read_wider
-from detection.yolo import read_yolo, write_classes, write_yolo
+from detection.yolo import check_yolo, read_yolo, write_classes, write_yolo
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def convert_annotations(
         place = f"{source}, {split}"
         sets[split] = settle_boxes(labelled, bad_boxes=config.bad_boxes, source=place)
     categories = merged_categories(sets.values())
-    _check_target(sets, config.target_format, categories)
+    _check_target(sets, config.target_format, categories, out)
     for split, labelled in sets.items():
         _write(labelled, config, out, split, categories, progress=progress)
     if config.target_format == "yolo":
@@ -85,15 +85,19 @@ def _read(config: ConversionConfig, split: str, *, progress: bool) -> LabelledSe
 
 
 def _check_target(
-    sets: Mapping[str, LabelledSet], target_format: str, categories: Sequence[Mapping[str, Any]]
+    sets: Mapping[str, LabelledSet],
+    target_format: str,
+    categories: Sequence[Mapping[str, Any]],
+    out: Path,
 ) -> None:
-    """Raise a ValueError if the target cannot hold the names; VOC has all splits in one folder."""
+    """Raise a ValueError if the target cannot hold the sets; VOC has all splits in one folder."""
     seen: dict[str, tuple[str, Path, LabelledImage]] = {}
     for split, labelled in sets.items():
         if target_format == "coco":
             continue
         stems = image_stems(labelled)
         if target_format == "yolo":
+            check_yolo(labelled, out, split)
             continue
         check_voc(labelled, categories)
         for stem, image in zip(stems, labelled.images, strict=True):

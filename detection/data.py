@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from backbone.images import CACHE_BYTES, read_image
 from backbone.provenance import fingerprint_folder
-from detection.annotations import CocoAnnotations
+from detection.annotations import CocoAnnotations, require_categories
 from detection.augmentation import Augmentation
 from detection.config import DetectionDataConfig, DetectorRecipe
 from detection.detector import Target
@@ -206,10 +206,7 @@ def load_splits(
     """
     train = load_split(config, "train", recipe=recipe)
     val = load_split(config, "val")
-    if train.annotations.categories != val.annotations.categories:
-        raise ValueError(
-            f"{train.annotations.path} and {val.annotations.path} declare different categories"
-        )
+    require_categories(train.annotations.categories, train.annotations.path, val.annotations)
     return train, val
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from backbone.artifacts import replacing, write_json
 from backbone.export import export_network, require_onnx
 from backbone.provenance import fingerprint_file
-from detection.annotations import CocoAnnotations
+from detection.annotations import CocoAnnotations, require_categories
 from detection.augmentation import Augmentation
 from detection.config import TorchvisionDetectorConfig
 from detection.data import CocoDataset, Example
@@ -141,11 +141,7 @@ def _check(
         raise ValueError(
             f"{weights} has neck={info.config.neck}, whose backbone is not one network"
         )
-    if info.category_ids != annotations.category_ids:
-        raise ValueError(
-            f"{weights} knows the category ids {list(info.category_ids)}, "
-            f"but {annotations.path} declares {list(annotations.category_ids)}"
-        )
+    require_categories(info.categories, weights, annotations)
 
 
 def _direct(detector: Detector) -> Detect:

@@ -11,7 +11,7 @@ import torch
 
 from backbone.artifacts import write_json
 from backbone.provenance import Provenance, fingerprint_file, fingerprint_folder
-from detection.annotations import CocoAnnotations
+from detection.annotations import CocoAnnotations, require_categories
 from detection.augmentation import Augmentation
 from detection.config import InferenceConfig
 from detection.data import CocoDataset
@@ -47,11 +47,7 @@ def detect_with_file(
         ValueError: if the detector was trained for other categories, or an image is damaged.
     """
     detector, info = load_detector(path, inference=inference)
-    if info.category_ids != annotations.category_ids:
-        raise ValueError(
-            f"{path} knows the category ids {list(info.category_ids)}, "
-            f"but {annotations.path} declares {list(annotations.category_ids)}"
-        )
+    require_categories(info.categories, path, annotations)
     dataset = CocoDataset(
         annotations,
         image_root,

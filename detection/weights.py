@@ -10,6 +10,7 @@ from typing import Any
 
 from backbone.specs import rebuild_backbone
 from backbone.weights import load_tensors, read_weights, save_weights
+from detection.annotations import Category
 from detection.config import (
     DetectorConfig,
     Detectron2CascadeConfig,
@@ -42,6 +43,11 @@ class DetectorInfo:
     shortest_side_px: int
     """Images are resized as in training; see ``detection.augmentation.resize_image``."""
     longest_side_px: int
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        """Ids and names by label."""
+        return tuple(map(Category, self.category_ids, self.class_names))
 
 
 def save_detector(

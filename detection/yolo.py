@@ -51,11 +51,7 @@ def read_yolo(root: Path, split: str, *, progress: bool = True) -> LabelledSet:
             f"label folder {labels} does not exist; if no image has an object, make it and leave "
             "it empty"
         )
-    files = sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    )
+    files = _image_files(folder)
     _check_pairs(files, labels, folder)
     further = root / "labels" / f"{split}.json"
     about: dict[str, Any] = _read_further(further, files) if further.is_file() else {"images": {}}
@@ -65,6 +61,14 @@ def read_yolo(root: Path, split: str, *, progress: bool = True) -> LabelledSet:
     ]
     categories = about.get("categories") or [{"name": name} for name in names.values()]
     return LabelledSet(tuple(images), folder, tuple(categories), about.get("extra", {}))
+
+
+def _image_files(folder: Path) -> list[str]:
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+    )
 
 
 def _read_names(root: Path) -> dict[int, str]:
@@ -202,6 +206,23 @@ def _read_line(
         names[label],
         (shares[0] * size[0] - width / 2, shares[1] * size[1] - height / 2, width, height),
     )
+
+
+def check_yolo(labelled: LabelledSet, root: Path, split: str) -> None:
+    """Raise a ValueError if the folders of a split hold what would be read as a part of it.
+
+    YOLO has no list of a split's images: one of an earlier conversion would be one without objects.
+    """
+    images, labels = root / "images" / split, root / "labels" / split
+    names = {image.file_name for image in labelled.images}
+    texts = {(labels / name).with_suffix(".txt") for name in names}
+    other = [images / name for name in _image_files(images) if name not in names]
+    other += sorted(set(labels.rglob("*.txt")) - texts)
+    if other:
+        raise ValueError(
+            f"{len(other)} files would be taken for a part of {split} and are not, the first: "
+            f"{other[0]}; remove them or choose another out"
+        )
 
 
 def write_yolo(

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from detection.annotations import CocoAnnotations, read_coco
+from detection.annotations import Category, CocoAnnotations, read_coco, require_categories
 
 GOOD = {
     "images": [
@@ -37,6 +37,21 @@ def test_images_and_labels_are_in_order_of_id(tmp_path):
     np.testing.assert_array_equal(found.boxes_of(1), [[10, 20, 40, 60], [1.5, 2.5, 4.5, 6.5]])
     np.testing.assert_array_equal(found.labels_of(1), [1, 0])
     np.testing.assert_array_equal(found.crowd_of(0), [True])
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        ({3: "dog", 7: "cat"}, "id 3 is 'dog' in the first and 'cat' in the second"),
+        ({3: "cat"}, "id 7 is no class in the first and 'dog' in the second"),
+        ({3: "cat", 5: "cow", 7: "dog"}, "id 5 is 'cow' in the first and no class in the second"),
+    ],
+)
+def test_other_categories_are_told_by_their_first_difference(tmp_path, known, message):
+    found = CocoAnnotations.load(write(tmp_path))
+    require_categories(found.categories, "itself", found)
+    with pytest.raises(ValueError, match=rf"x\.json and .*instances\.json have .*: {message}"):
+        require_categories([Category(*item) for item in known.items()], "x.json", found)
 
 
 def first(key, **values):

@@ -291,6 +291,22 @@ def test_crowds_are_not_among_the_objects_that_yolo_learns(tmp_path):
     assert [a["iscrowd"] for a in read_coco(tmp_path / "c")["annotations"]] == [1, 0]
 
 
+def test_what_an_earlier_conversion_left_does_not_become_yolos(yolo, tmp_path):
+    convert(yolo, tmp_path / "coco", "yolo")
+    back = tmp_path / "back"
+    convert(tmp_path / "coco", back, "coco", "yolo")
+    label = back / "labels" / "train" / "a b.txt"
+    text = label.read_text()
+    convert(tmp_path / "coco", back, "coco", "yolo")  # again, over what is there
+    assert label.read_text() == text
+
+    (back / "labels" / "train" / "other.txt").write_text("0 0.5 0.5 1 1\n")
+    for left in ("labels/train/other.txt", "images/train/other.png"):
+        with pytest.raises(ValueError, match=f"a part of train and are not, the first: .*{left}"):
+            convert(tmp_path / "coco", back, "coco", "yolo")
+        Image.new("RGB", SIDES).save(back / "images" / "train" / "other.png")
+
+
 FACES = (
     "0--Parade/a.jpg\n2\n1 2 10 12 0 0 0 0 0 0\n20 20 5 5 2 0 0 1 0 0\n"
     "0--Parade/b.jpg\n0\n0 0 0 0 0 0 0 0 0 0\n"

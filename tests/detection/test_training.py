@@ -9,11 +9,13 @@ from backbone.optimization import build_optimizer, warmup_steps
 from backbone.sampling import IterationSampler
 from backbone.weights import read_about
 from detection import selection
+from detection.annotations import CocoAnnotations
 from detection.augmentation import resize_image
 from detection.config import (
     DetectorRecipe,
 )
 from detection.data import load_split
+from detection.scoring import detect_with_file
 from detection.steps import scale_recipe
 from detection.torchvision_engine import TorchvisionDetector
 from detection.training import DetectorModule, train_detector
@@ -32,6 +34,17 @@ def test_training_leaves_a_detector_results_and_metrics_that_agree(config, tmp_p
     assert {r["image_id"] for r in results} <= {1, 2, 3, 4}
     assert not detector.training
     assert not list(tmp_path.glob("*.ckpt"))
+
+
+def test_a_detector_is_not_held_against_other_names_of_its_classes_ids(config, data_root, tmp_path):
+    path = train_detector(config(), tmp_path).path
+    data = json.loads((data_root / "val.json").read_text())
+    for category, name in zip(data["categories"], ("green", "red"), strict=True):
+        category["name"] = name
+    (tmp_path / "swapped.json").write_text(json.dumps(data))
+    swapped = CocoAnnotations.load(tmp_path / "swapped.json")
+    with pytest.raises(ValueError, match="id 3 is 'red' in the first and 'green' in the second"):
+        detect_with_file(path, swapped, data_root / "val", batch_size=2)
 
 
 def test_it_is_made_once_and_again_when_anything_differs(config, tmp_path):
