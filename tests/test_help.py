@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
-from _entry import check, explain
+from _entry import check, explain, start_tool
 from _schemas import register_schemas
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +52,7 @@ def test_help_offers_only_choices_that_fit_the_tool():
     [
         ("bakbone=x", "train_detector has no setting 'bakbone'; did you mean 'backbone'?"),
         ("recipe.learning_rat=1", "no setting 'recipe.learning_rat'; did you mean 'recipe.learn"),
+        ("zzz=1", "train_detector has no setting 'zzz'; --help lists them"),
         ("experiment=quickstart", "experiment=quickstart is not for train_detector, which has no"),
         ("recipe=fast", "no recipe=fast; choose from ['detector_1x', 'detector_3x', 'detector_c"),
         ("recipe.batch_size=many", "'many' of type 'str' could not be converted to Integer"),
@@ -66,16 +68,41 @@ def test_what_does_not_fit_is_refused_in_one_sentence(step, override, sentence):
     assert "\n" not in str(caught.value)
 
 
-def test_the_command_line_is_refused_without_a_traceback():
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("sede=1", "search_cells has no setting 'sede'; did you mean 'seed'?"),
+        (
+            "nasnet_a",
+            "search_cells cannot tell what 'nasnet_a' is for; settings are written name=value, "
+            "and --help lists them",
+        ),
+    ],
+)
+def test_the_command_line_is_refused_without_a_traceback(argument, sentence):
     tool = ROOT / "tools" / "search_cells.py"
     done = subprocess.run(
-        [sys.executable, tool, "sede=1"],
+        [sys.executable, tool, argument],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr == "error: search_cells has no setting 'sede'; did you mean 'seed'?\n"
+    assert done.stderr == f"error: {sentence}\n"
+
+
+@pytest.mark.parametrize("flags", [["--cfg", "job"], ["--multirun"]])
+def test_values_may_stand_without_their_names_where_a_tool_says_so(flags, monkeypatch):
+    line = ["explain_evaluation.py", *flags, "it's a", "b c", "num_rows=3"]
+    monkeypatch.setattr(sys, "argv", [*line])
+    start_tool(lambda: None, about="", unnamed=("before", "after"))
+    assert sys.argv[1:] == [*flags, r"before='it\'s a'", "after='b c'", "num_rows=3"]
+    with initialize_config_dir(version_base=None, config_dir=str(ROOT / "conf")):
+        config = compose("explain_evaluation", sys.argv[-3:])
+    assert (config.before, config.after) == ("it's a", "b c")
+    monkeypatch.setattr(sys, "argv", [*line, "another"])
+    with pytest.raises(SystemExit, match="cannot tell what 'another' is for"):
+        start_tool(lambda: None, about="", unnamed=("before", "after"))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
@@ -31,7 +31,7 @@ SWEEP_FLAGS = ("--multirun", "-m")
 LINE_WIDTH = 100
 
 
-def start_tool(main: Callable[[], None], *, about: str | None) -> None:
+def start_tool(main: Callable[[], None], *, about: str | None, unnamed: Sequence[str] = ()) -> None:
     """Run a tool's main function, or explain it if the command line asks for help.
 
     A command line that does not fit ends the process with one sentence; with
@@ -40,14 +40,15 @@ def start_tool(main: Callable[[], None], *, about: str | None) -> None:
     Args:
         main: decorated by ``hydra.main``; its config has the script's name.
         about: the script's docstring: one sentence and example commands.
+        unnamed: settings whose values may stand without their names, in this order.
     """
     register_schemas()
-    sys.argv[1:] = [SHORT_FORMS.get(argument, argument) for argument in sys.argv[1:]]
     tool, arguments = Path(sys.argv[0]).stem, sys.argv[1:]
     wants_help = any(flag in arguments for flag in HELP_FLAGS)
     is_sweep = any(flag in arguments for flag in SWEEP_FLAGS)  # values may be lists of values
-    overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a[:1] == "~")]
     try:
+        sys.argv[1:] = arguments = list(_named(tool, arguments, unnamed))
+        overrides = [a for a in arguments if _is_override(a)]
         if wants_help:
             print(explain(tool, overrides, about=about or ""))
             return
@@ -58,6 +59,32 @@ def start_tool(main: Callable[[], None], *, about: str | None) -> None:
             raise
         sys.exit(f"error: {error}")
     main()
+
+
+def _named(tool: str, arguments: Sequence[str], unnamed: Sequence[str]) -> Iterator[str]:
+    """Yield the arguments with all settings as ``name=value``.
+
+    Raises:
+        ValueError: if a value without a name is one too many.
+    """
+    names = iter(unnamed)
+    for before, argument in itertools.pairwise(["", *arguments]):
+        of_flag = before.startswith("-") and before not in (*SHORT_FORMS, *SWEEP_FLAGS)
+        if argument.startswith("-") or _is_override(argument) or of_flag:
+            yield SHORT_FORMS.get(argument, argument)
+            continue
+        name = next(names, None)
+        if name is None:
+            raise ValueError(
+                f"{tool} cannot tell what {argument!r} is for; settings are written name=value, "
+                "and --help lists them"
+            )
+        text = argument.replace("'", "\\'")
+        yield f"{name}='{text}'"
+
+
+def _is_override(argument: str) -> bool:
+    return not argument.startswith("-") and ("=" in argument or argument[:1] == "~")
 
 
 def check(tool: str, overrides: list[str]) -> None:
@@ -86,7 +113,8 @@ def _sentence(tool: str, message: str) -> str:
     if found := re.search(r"Could not override '([^']+)'", message):
         known = [line.strip().partition("=")[0] for line in _settings(compose(tool))]
         near = difflib.get_close_matches(found[1], known, n=1)
-        return f"{tool} has no setting {found[1]!r}" + (f"; did you mean {near[0]!r}?" * len(near))
+        hint = f"; did you mean {near[0]!r}?" if near else "; --help lists them"
+        return f"{tool} has no setting {found[1]!r}{hint}"
     if found := re.search(r"Could not find '(.+)/(.+)'", message):
         options = [n for n in _options(found[1]) if _composes(tool, [f"{found[1]}={n}"])]
         return f"there is no {found[1]}={found[2]}; choose from {options}"

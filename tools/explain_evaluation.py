@@ -4,7 +4,7 @@ Compares settings, figures, IoU thresholds, categories, kinds of error and image
 explanation.json. Takes folders of evaluate_detector, or their metrics.json; a training's folder
 needs annotations as well.
 
-python tools/explain_evaluation.py before=runs/a after=runs/b
+python tools/explain_evaluation.py runs/before runs/after
 python tools/explain_evaluation.py before=runs/detector after=runs/other/detector \
     annotations=data/shapes/detection/annotations/instances_val.json
 """
@@ -41,4 +41,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    start_tool(main, about=__doc__)
+    start_tool(main, about=__doc__, unnamed=("before", "after"))

@@ -121,7 +121,7 @@ def test_results_are_scored_and_two_scores_explained(data, tmp_path):
     few = scored_results_file(tmp_path / "few.json", CocoAnnotations.load(data / "truth.json"))
     few.evaluate(tmp_path / "few", ReportOptions(plots=False))
     done = run(
-        "explain_evaluation", f"before={tmp_path}/all", f"after={tmp_path}/few/metrics.json",
+        "explain_evaluation", f"{tmp_path}/all", f"{tmp_path}/few/metrics.json",
         f"out={tmp_path}/explained",
     )  # fmt: skip
     (backends,) = (line for line in done.stdout.splitlines() if line.startswith("backend"))
