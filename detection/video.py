@@ -161,10 +161,12 @@ def _batches(capture: Any, choice: FrameChoice) -> Iterator[Sequence[Frame]]:
         number += 1
         if number % choice.every_nth:
             if not capture.grab():
+                _warn_if_cut_off(capture, number)
                 break
             continue
         there, pixels = capture.read()
         if not there:
+            _warn_if_cut_off(capture, number)
             break
         rgb = torch.from_numpy(np.ascontiguousarray(pixels[:, :, ::-1])).permute(2, 0, 1)
         batch.append(Frame(number, number / rate, rgb))
@@ -174,6 +176,13 @@ def _batches(capture: Any, choice: FrameChoice) -> Iterator[Sequence[Frame]]:
             batch = []
     if batch:
         yield batch
+
+
+def _warn_if_cut_off(capture: Any, frames: int) -> None:
+    """Say so if a video that ended has fewer frames than it announces; a camera announces none."""
+    told = _length(capture, 1)
+    if told is not None and 0 < frames < told:
+        logger.warning("only %d of %d frames could be read; the video may be cut off", frames, told)
 
 
 def _line(frame: Frame, found: Detections, info: DetectorInfo) -> dict[str, Any]:

@@ -53,6 +53,22 @@ def test_frames_can_be_left_out_and_limited(video, tmp_path):
     assert frames_of(path.with_suffix(".mp4")) == (2, pytest.approx(10 / 3, abs=0.01))
 
 
+def test_a_video_that_is_cut_off_says_so(tmp_path, caplog):
+    whole, part = tmp_path / "whole.avi", tmp_path / "part.avi"
+    writer = cv2.VideoWriter(str(whole), cv2.VideoWriter.fourcc(*"MJPG"), 10, (640, 480))
+    noise = np.random.default_rng(0).integers(0, 255, (20, 480, 640, 3), np.uint8)
+    for pixels in noise:
+        writer.write(pixels)
+    writer.release()
+    assert run(whole, tmp_path / "a")[1] == 20
+    assert not caplog.text
+    contents = whole.read_bytes()
+    part.write_bytes(contents[: len(contents) // 2])
+    _, count, _ = run(part, tmp_path / "b")
+    assert 0 < count < 20
+    assert f"only {count} of 20 frames could be read" in caplog.text
+
+
 def test_what_is_no_video_is_one_sentence_and_leaves_nothing(tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
