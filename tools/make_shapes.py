@@ -24,6 +24,7 @@ def main(config: DictConfig) -> None:
         assert isinstance(settings, MakeShapes)
         make_shapes_with_bar(settings.shapes, Path(settings.out))
     print(f"demonstration data: {settings.out}")
+    print(f"detectors take it by data.root={settings.out}/detection")
 
 
 if __name__ == "__main__":
