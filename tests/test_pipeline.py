@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -128,6 +130,35 @@ def test_a_road_killed_at_any_stage_ends_as_if_nothing_had_happened(road, tmp_pa
         json.loads((o / "comparison.json").read_text()) for o in (tmp_path, road[0])
     )
     assert [c["metrics"] for c in interrupted] == [c["metrics"] for c in whole]
+
+
+def test_a_training_whose_process_is_killed_ends_the_road_in_one_sentence(road, tmp_path):
+    arguments = [a.replace(f"out={road[0]}", f"out={tmp_path}") for a in road[1]]
+    shutil.copytree(road[0] / "search", tmp_path / "search")
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "tools/run_pipeline.py"), *arguments, "at_once=2"],
+        cwd=ROOT,
+        env=os.environ | _USUAL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not list(tmp_path.glob("*/pretrain/*.ckpt")):
+        time.sleep(0.02)
+    children = subprocess.run(
+        ["pgrep", "-P", str(process.pid), "-f", "spawn_main"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    _, complaint = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "error: a training's process ended without an exception" in complaint
+    assert "Traceback" not in complaint
+    for child in children:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(child), 0)
 
 
 def test_evaluating_the_file_and_its_results_gives_the_figures_of_the_training(road, tmp_path):

@@ -13,9 +13,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import signal
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,6 +147,11 @@ def _train_all(
         if failed:
             for child in multiprocessing.active_children():
                 child.terminate()
+            if isinstance(failed[0], BrokenProcessPool):
+                raise ChildProcessError(
+                    "a training's process ended without an exception: killed, out of memory, or a "
+                    "fault of a library; the same command goes on from the last checkpoints"
+                ) from failed[0]
             raise failed[0]
         return [future.result() for future in futures]
 
@@ -155,7 +162,11 @@ def _train_in_child(settings: RunPipeline, road: _Road, lane: int, at_once: int)
 
     torch.set_num_threads(max((os.cpu_count() or 1) // at_once, 1))
     loggers = build_loggers(settings.logger, road.out, settings=OmegaConf.structured(settings))
-    contestant = _train(settings, road, loggers, [named_bar(road.name, lane=lane)])
+    try:
+        contestant = _train(settings, road, loggers, [named_bar(road.name, lane=lane)])
+    except SystemExit:
+        # Lightning makes one of a SIGTERM, after which a pool's process would go its next road.
+        os._exit(128 + signal.SIGTERM)
     finish_loggers(loggers)
     return contestant
 
