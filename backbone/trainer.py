@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 
@@ -73,7 +74,11 @@ def build_trainer(  # noqa: PLR0913  # a trainer has that many independent setti
     """Make a trainer; under torchrun it joins the other processes, on the CPU too.
 
     A progress bar among ``callbacks`` takes the place of the usual one.
+
+    Raises:
+        ValueError: if a GPU is asked for and there is none.
     """
+    require_accelerator(accelerator)
     processes = local_processes()
     has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
     own_bar = [] if has_bar else [TQDMProgressBar(refresh_rate=5)]
@@ -96,6 +101,12 @@ def build_trainer(  # noqa: PLR0913  # a trainer has that many independent setti
         enable_model_summary=False,
         use_distributed_sampler=distributed_sampler,
     )
+
+
+def require_accelerator(accelerator: str) -> None:
+    """Raise a ValueError if a GPU is asked for, by Lightning's name, and none is there."""
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ValueError(f"accelerator {accelerator!r} was asked for, but torch finds no GPU here")
 
 
 def resume_point(path: Path, *, every_steps: int = 0) -> ModelCheckpoint:

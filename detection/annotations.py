@@ -270,7 +270,8 @@ def _read_boxes(
             else f"outside its image of {width} x {height} pixels"
         )
         records.refuse(
-            at, f"has bbox {given[at].tolist()}, {fault}; data.bad_boxes=drop leaves such boxes out"
+            at,
+            f"has bbox {given[at].tolist()}, {fault}; the setting bad_boxes=drop leaves such out",
         )
     if bad.any():
         logger.warning(

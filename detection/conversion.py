@@ -59,6 +59,8 @@ def convert_annotations(
     sets: dict[str, LabelledSet] = {}
     for split in config.splits:
         labelled = _read(config, split, progress=progress)
+        if not labelled.images:
+            raise ValueError(f"{source}: {split} has no images")
         place = f"{source}, {split}"
         sets[split] = settle_boxes(labelled, bad_boxes=config.bad_boxes, source=place)
     categories = merged_categories(sets.values())

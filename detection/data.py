@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,7 +78,7 @@ class CocoDataset(Dataset[Example]):
         keep_empty: keep images without objects (crowds are no objects here).
 
     Raises:
-        FileNotFoundError: if the image folder is missing.
+        FileNotFoundError: if the image folder or an image is missing.
         ValueError: if no image is left.
     """
 
@@ -100,7 +101,18 @@ class CocoDataset(Dataset[Example]):
         ]
         if not self._indices:
             raise ValueError(f"{annotations.path} has no image with an object")
+        self._require_files()
         self._cache = self._empty_cache()
+
+    def _require_files(self) -> None:
+        """Look for all images now and not when a training comes to them."""
+        names = [self.annotations.images[index].file_name for index in self._indices]
+        missing = [name for name in names if not os.path.isfile(f"{self.image_root}/{name}")]  # noqa: PTH113  # 118,287 times
+        if missing:
+            raise FileNotFoundError(
+                f"{len(missing)} of {len(names)} images of {self.annotations.path} are not in "
+                f"{self.image_root}, first {missing[0]!r}"
+            )
 
     def __len__(self) -> int:
         return len(self._indices)

@@ -6,6 +6,7 @@ configure them, without its config system.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -49,6 +50,11 @@ except ImportError as error:
         "https://detectron2.readthedocs.io/en/latest/tutorials/install.html says, "
         "or use detector=torchvision"
     ) from error
+
+# Its poolers call a function of torch's that has another name by now, which is logged every time.
+logging.getLogger("torch.fx._symbolic_trace").addFilter(
+    lambda record: "is_fx_tracing" not in record.getMessage()
+)
 
 __all__ = [
     "BACKBONE_REGISTRY",

@@ -126,8 +126,11 @@ def explain(before: Recorded, after: Recorded) -> Explanation:
         counts = _changes(before.errors.counts, after.errors.counts)
     images = _image_changes(before.images, after.images, missing)
     return Explanation(
+        # A training's figures tell no settings, which is noted as missing and no difference.
         settings=[
-            c for c in _changes(before.settings, after.settings, SETTINGS) if c.before != c.after
+            c
+            for c in _changes(before.settings, after.settings, SETTINGS)
+            if c.before != c.after and before.settings and after.settings
         ],
         detections=_changes(before.settings, after.settings, DETECTIONS),
         figures=figures,
@@ -168,13 +171,13 @@ def _image_changes(
             f"{before.score_threshold:g} and {after.score_threshold:g}"
         )
         return []
-    later = dict(zip(after.ids, zip(after.false, after.missed, strict=True), strict=True))
+    later_keys = zip(after.ids, after.names, strict=True)
+    later = dict(zip(later_keys, zip(after.false, after.missed, strict=True), strict=True))
+    earlier_keys = zip(before.ids, before.names, strict=True)
     changes = [
-        ImageChange(number, name, (false, later[number][0]), (missed, later[number][1]))
-        for number, name, false, missed in zip(
-            before.ids, before.names, before.false, before.missed, strict=True
-        )
-        if number in later
+        ImageChange(*key, (false, later[key][0]), (missed, later[key][1]))
+        for key, false, missed in zip(earlier_keys, before.false, before.missed, strict=True)
+        if key in later  # an id alone may be another image's in other annotations
     ]
     return sorted(
         (change for change in changes if change.difference), key=lambda c: -abs(c.difference)
@@ -261,6 +264,8 @@ def _category_section(e: Explanation, num_rows: int) -> str:
         )
         for c in moved
     ]  # fmt: skip
+    if not rows:
+        return "No category's AP moved."
     left = len(e.categories) - len(rows)
     head = ("AP by category", "before", "after", "change", "of the mean")
     return text_table(head, rows) + (f"\n{left} more categories" if left else "")

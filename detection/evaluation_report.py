@@ -31,6 +31,7 @@ PICTURES = {
     "error_kinds.png": "What errors cost",
     "confusion.png": "What is taken for what",
 }
+REPORT_NAME = "report.html"
 LEAD = (
     "COCO's figures in percent. AP is the mean over IoU 0.50 to 0.95 and over categories; AP50 at "
     "IoU 0.50; AR the recall with at most 100 detections per image. Errors are of the kinds that "
@@ -113,6 +114,9 @@ def write_report(
 
     With ``plots`` also pictures and ``report.html``, which holds them.
     """
+    if not plots:
+        for name in (*PICTURES, REPORT_NAME):  # of an earlier evaluation
+            (out_dir / name).unlink(missing_ok=True)
     write_json(out_dir / "error_kinds.json", evaluation.errors.to_dict())
     write_json(out_dir / "confusion.json", evaluation.confusion.to_dict(), indent=None)
     write_json(out_dir / "images.json", tallies(truth, evaluation.confusion), indent=None)
@@ -149,7 +153,7 @@ def draw(out_dir: Path, truth: CocoTruth, evaluation: Evaluation) -> None:
     draw_confusion(evaluation.confusion, out_dir / "confusion.png")
     pictures = [Picture(title, out_dir / name) for name, title in PICTURES.items()]
     write_page(
-        out_dir / "report.html",
+        out_dir / REPORT_NAME,
         title=f"Evaluation on {truth.path.name}",
         lead=LEAD,
         parts=[

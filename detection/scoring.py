@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from backbone.artifacts import write_json
 from backbone.provenance import Provenance, fingerprint_file, fingerprint_folder
-from detection.annotations import CocoAnnotations, require_categories
+from detection.annotations import EDGE_PX, CocoAnnotations, require_categories
 from detection.augmentation import Augmentation
 from detection.config import InferenceConfig
 from detection.data import CocoDataset
@@ -27,6 +29,11 @@ from detection.localization import LocalizationMetrics, measure_localization
 from detection.tables import CocoTruth, FoundTable, found_of
 from detection.views import Vision
 from detection.weights import load_detector
+
+logger = logging.getLogger(__name__)
+
+MAX_OUTSIDE = 0.05
+"""More boxes than this share do not leave their images by a detector's fault alone."""
 
 
 def detect_with_file(
@@ -122,12 +129,38 @@ def scored_results_file(path: Path, annotations: CocoAnnotations) -> Scored:
         ValueError: if it is not in that format or does not fit the annotations.
     """
     truth = CocoTruth.load(annotations.path)
+    found = FoundTable.load(path, truth=truth)
+    _warn_of_another_convention(path, found, annotations)
     return Scored(
         truth,
-        FoundTable.load(path, truth=truth),
+        found,
         inputs={"results": fingerprint_file(path)},
         data={"annotations": annotations.fingerprint},
     )
+
+
+def _warn_of_another_convention(
+    path: Path, found: FoundTable, annotations: CocoAnnotations
+) -> None:
+    """Say so if boxes look like corners, or scores like percent; COCO's format allows both."""
+    if not len(found):
+        return
+    sizes = np.array([(image.width, image.height) for image in annotations.images])
+    ends = found.boxes[:, :2] + found.boxes[:, 2:]
+    outside = np.any(ends > sizes[found.images] + EDGE_PX, axis=1)
+    if outside.mean() > MAX_OUTSIDE:
+        logger.warning(
+            "%d of %d boxes of %s reach out of their images; COCO's are [left, top, width, height]",
+            outside.sum(),
+            len(found),
+            path,
+        )
+    if found.scores.max() > 1:
+        logger.warning(
+            "scores of %s go up to %g; score_threshold is meant for 0 to 1",
+            path,
+            found.scores.max(),
+        )
 
 
 def scored_detector_file(

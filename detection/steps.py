@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from backbone.optimization import build_optimizer, warmup_cosine, warmup_steps
 from backbone.sampling import SEED_STEP, GroupedBatchSampler, IterationSampler
+from backbone.trainer import require_accelerator
 from detection.config import DetectorRecipe
 from detection.data import CocoDataset, DetectionBatch, Example, collate
 from detection.detector import Detector
@@ -25,8 +26,7 @@ def choose_device(accelerator: str) -> torch.device:
     Raises:
         ValueError: if a GPU is asked for and there is none.
     """
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise ValueError(f"accelerator {accelerator!r} was asked for, but torch finds no GPU here")
+    require_accelerator(accelerator)
     wants_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return torch.device("cuda" if wants_cuda else "cpu")
 

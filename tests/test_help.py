@@ -55,6 +55,14 @@ def test_help_offers_only_choices_that_fit_the_tool():
         ("zzz=1", "train_detector has no setting 'zzz'; --help lists them"),
         ("experiment=quickstart", "experiment=quickstart is not for train_detector, which has no"),
         ("recipe=fast", "no recipe=fast; choose from ['detector_1x', 'detector_3x', 'detector_c"),
+        (
+            "detector.anchor_sizes=3",
+            "detector.anchor_sizes takes a list: detector.anchor_sizes=[3]",
+        ),
+        (
+            "recipe.learning_rate=fast",
+            "recipe.learning_rate=fast: Value 'fast' of type 'str' could",
+        ),
         ("recipe.batch_size=many", "'many' of type 'str' could not be converted to Integer"),
         ("+seed=1", "write seed=1 without '+'"),
         ("data.root=[1", "no viable alternative at input '[1'"),

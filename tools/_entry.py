@@ -120,6 +120,11 @@ def _sentence(tool: str, message: str) -> str:
         return f"there is no {found[1]}={found[2]}; choose from {options}"
     if found := re.match(r"In '(.+?)/(.+?)': .*\n?Key '(\w+)' not in", message):
         return f"{found[1]}={found[2]} is not for {tool}, which has no setting {found[3]!r}"
+    merging = r"Error merging override (.+)\s*\n(?:Invalid value assigned: )?"
+    if found := re.match(merging, message):
+        message = f"{found[1].strip()}: {message[found.end() :]}"
+    if found := re.match(r"([^=]+)=(.*): \w+ is not a ListConfig", message):
+        return f"{found[1]} takes a list: {found[1]}=[{found[2]}]"
     lines = itertools.takewhile(
         lambda line: line and not line.startswith(("See https:", "    ")), message.splitlines()
     )

@@ -24,8 +24,13 @@ def main(config: DictConfig) -> None:
         for split in convert_annotations(settings, out):
             counts = ", ".join(f"{name} {count}" for name, count in split.boxes.items())
             print(f"{split.name}: {split.images} images, boxes: {counts or 'none'}")
-        if settings.target_format == "coco":
+        if settings.target_format == "coco" and {"train", "val"} <= set(settings.splits):
             print(f"use it: data=converted data.root={out}")
+        elif settings.target_format == "coco":
+            for split in settings.splits:
+                print(
+                    f"annotations: {out}/annotations/instances_{split}.json  images: {out}/{split}"
+                )
 
 
 if __name__ == "__main__":

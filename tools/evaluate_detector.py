@@ -45,7 +45,10 @@ def evaluate(settings: EvaluateDetector, out: Path, *, rank: int) -> None:
     annotations = CocoAnnotations.load(settings.annotations, bad_boxes=settings.bad_boxes)
     if settings.results:
         if rank == 0:
-            report(settings, scored_results_file(Path(settings.results), annotations), out)
+            results_path, own = Path(settings.results), out / "results.json"
+            report(settings, scored_results_file(results_path, annotations), out)
+            if own.resolve() != results_path.resolve():
+                own.unlink(missing_ok=True)  # of a detector that was evaluated here before
         return
     weights, images = Path(settings.weights), Path(settings.images)
     results = detect_with_file(

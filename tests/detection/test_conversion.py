@@ -291,6 +291,13 @@ def test_crowds_are_not_among_the_objects_that_yolo_learns(tmp_path):
     assert [a["iscrowd"] for a in read_coco(tmp_path / "c")["annotations"]] == [1, 0]
 
 
+def test_a_split_without_images_is_refused(voc, tmp_path):
+    (voc / "ImageSets" / "Main" / "train.txt").write_text("")
+    with pytest.raises(ValueError, match="train has no images"):
+        convert(voc, tmp_path / "coco", "voc")
+    assert not (tmp_path / "coco").exists()
+
+
 def test_what_an_earlier_conversion_left_does_not_become_yolos(yolo, tmp_path):
     convert(yolo, tmp_path / "coco", "yolo")
     back = tmp_path / "back"

@@ -1,5 +1,6 @@
 import copy
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -174,6 +175,25 @@ def test_images_are_not_compared_at_different_score_thresholds(tmp_path, two):
     assert any("0.5 and 0.9" in note for note in result.missing)
 
 
+def test_another_image_of_the_same_id_is_not_compared(tmp_path, two):
+    path = two[0] / "images.json"
+    before = json.loads(path.read_text())
+    names = [f"other {name}" if n else name for n, name in enumerate(before["names"])]
+    later = {**before, "names": names, "missed": [n + 1 for n in before["missed"]]}
+    shutil.copytree(two[0], tmp_path / "c")
+    (tmp_path / "c" / "images.json").write_text(json.dumps(later))
+    result = explain(Recorded.load(two[0]), Recorded.load(tmp_path / "c"))
+    assert [image.name for image in result.images] == before["names"][:1]
+
+
+def test_a_report_without_plots_leaves_none_of_an_earlier_one(tmp_path):
+    truth, rows = write_truth(tmp_path / "truth.json")
+    write(tmp_path / "a", truth, detections(rows, noise=1), plots=True)
+    assert (tmp_path / "a" / "report.html").is_file()
+    write(tmp_path / "a", truth, detections(rows, noise=5))
+    assert not {path.name for path in (tmp_path / "a").iterdir()} & {*PICTURES, "report.html"}
+
+
 def test_an_evaluation_without_the_other_files_is_completed_from_its_results(tmp_path, two):
     truth, rows = write_truth(tmp_path / "truth.json")
     bare = tmp_path / "bare"
@@ -188,6 +208,9 @@ def test_an_evaluation_without_the_other_files_is_completed_from_its_results(tmp
     assert not partly.images
     assert any("annotations=..." in note for note in partly.missing)
     assert partly.figures[0].difference == pytest.approx(0)
+    # What a file does not say is no difference.
+    assert partly.same_question
+    assert not partly.settings
     wholly = explain(Recorded.load(two[0]), Recorded.load(bare, truth=truth))
     assert not wholly.missing
     assert {change.difference for change in wholly.error_counts} == {0}

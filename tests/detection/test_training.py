@@ -1,4 +1,5 @@
 import json
+import shutil
 import warnings
 from dataclasses import replace
 
@@ -45,6 +46,21 @@ def test_a_detector_is_not_held_against_other_names_of_its_classes_ids(config, d
     swapped = CocoAnnotations.load(tmp_path / "swapped.json")
     with pytest.raises(ValueError, match="id 3 is 'red' in the first and 'green' in the second"):
         detect_with_file(path, swapped, data_root / "val", batch_size=2)
+
+
+def test_a_missing_image_is_named_before_the_training_starts(config, data_root, tmp_path):
+    shutil.copytree(data_root, tmp_path / "data")
+    (tmp_path / "data" / "train" / "5.png").unlink()
+    data = replace(config().data, root=str(tmp_path / "data"))
+    with pytest.raises(FileNotFoundError, match=r"1 of 5 images of .* first '5\.png'"):
+        train_detector(config(data=data), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_sentence(config, tmp_path):
+    with pytest.raises(ValueError, match="'gpu' was asked for, but torch finds no GPU here"):
+        train_detector(config(accelerator="gpu"), tmp_path)
 
 
 def test_it_is_made_once_and_again_when_anything_differs(config, tmp_path):

@@ -116,10 +116,17 @@ def test_results_are_scored_and_two_scores_explained(data, tmp_path):
     )  # fmt: skip
     assert "AP 100.0" in done.stdout
     assert "dog       100.0  100.0" in done.stdout
+    assert not done.stderr
+    # What a detector found here before would be taken for what these figures are of.
+    (tmp_path / "few" / "results.json").parent.mkdir()
+    (tmp_path / "few" / "results.json").write_text("[]")
+    run(
+        "evaluate_detector", f"results={tmp_path}/few.json", f"annotations={data}/truth.json",
+        f"out={tmp_path}/few",
+    )  # fmt: skip
+    assert not (tmp_path / "few" / "results.json").exists()
     for name in ("metrics.json", "error_kinds.json", "report.html", "confusion.png"):
         assert (tmp_path / "all" / name).is_file()
-    few = scored_results_file(tmp_path / "few.json", CocoAnnotations.load(data / "truth.json"))
-    few.evaluate(tmp_path / "few", ReportOptions(plots=False))
     done = run(
         "explain_evaluation", f"{tmp_path}/all", f"{tmp_path}/few/metrics.json",
         f"out={tmp_path}/explained",
@@ -129,6 +136,29 @@ def test_results_are_scored_and_two_scores_explained(data, tmp_path):
     explained = json.loads((tmp_path / "explained" / "explanation.json").read_text())
     assert explained["same_question"]
     assert explained["images"][0]["missed"] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda box: [box[0], box[1], box[0] + box[2], box[1] + box[3]], "10 of 10 boxes"),
+        (lambda box: box, ""),
+    ],
+)
+def test_corners_and_percents_are_pointed_at(data, tmp_path, caplog, change, words):
+    rows = json.loads((data / "truth.json").read_text())["annotations"]
+    path = tmp_path / "results.json"
+    found = [
+        {
+            "image_id": row["image_id"], "category_id": 1, "score": 87 if words else 1,
+            "bbox": change([SIDE / 2, SIDE / 2, 30, 30]),
+        }
+        for row in rows
+    ]  # fmt: skip
+    path.write_text(json.dumps(found))
+    assert len(scored_results_file(path, CocoAnnotations.load(data / "truth.json")).found) == 10
+    assert words in caplog.text
+    assert ("go up to 87" in caplog.text) == bool(words)
 
 
 def test_localization_is_written_and_is_no_evaluation_of_detections(data, tmp_path):
