@@ -9,6 +9,7 @@ setup: $(VENV)/ready
 
 # The marker is made last, so an interrupted installation starts again.
 $(VENV)/ready: setup.py constraints.txt
+	@echo "setting up $(VENV): some minutes, 6 GB"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

@@ -58,11 +58,15 @@ class DryRun:
             f"loss: {self.losses[0]:.3f} at first, {self.losses[-1]:.3f} after "
             f"{len(self.losses)} steps on the same images",
             f"step: {self.seconds_per_step:.2f} s, {self.peak_bytes / 2**30:.2f} GiB; "
-            f"whole training: {self.hours:.1f} h without reading images and evaluation",
+            f"whole training: {_say_hours(self.hours)} without reading images and evaluation",
         ]
         if self.faults:
             return "\n".join([*lines, *(f"WRONG: {fault}" for fault in self.faults)])
         return "\n".join([*lines, "sound: shapes fit, every weight learns, the loss falls"])
+
+
+def _say_hours(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 2 else f"{60 * hours:.0f} min"
 
 
 def try_training(config: TrainDetectorConfig, *, progress: bool = True) -> DryRun:

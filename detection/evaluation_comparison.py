@@ -140,7 +140,7 @@ def explain(before: Recorded, after: Recorded) -> Explanation:
         error_gains=gains,
         error_counts=counts,
         images=images,
-        missing=missing,
+        missing=list(dict.fromkeys(missing)),
     )
 
 
@@ -191,7 +191,7 @@ def describe(explanation: Explanation, *, num_rows: int) -> str:
     parts = [
         _question(e),
         _headline(e),
-        _section("settings that differ", e.settings, say=str),
+        _section("settings that differ", e.settings, say=_say_setting),
         _section("detections", e.detections, say=_say_exact),
         _section("figures", e.figures),
         _section("AP by IoU", e.thresholds),
@@ -290,6 +290,11 @@ def _image_section(images: Sequence[ImageChange], num_rows: int) -> str:
 
 def _shown(value: Any, say: Any) -> str:
     return "n/a" if value is None else say(value)
+
+
+def _say_setting(value: Any) -> str:
+    """Say a value; of a SHA-256 as much as tells it from others."""
+    return str(value)[:12]
 
 
 def _say_exact(value: Any) -> str:

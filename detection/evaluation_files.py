@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from backbone.provenance import fingerprint_file
 from detection.evaluation import FIGURES, TABLES, CocoMetrics
 from detection.evaluation_report import ReportOptions, describe_settings, evaluate, tallies
 from detection.records import read_bytes
@@ -71,11 +72,15 @@ class Recorded:
 
         Raises:
             FileNotFoundError: if there is no evaluation.
-            ValueError: if a file is damaged, or of something else.
+            ValueError: if a file is damaged, of something else, or of other annotations than
+                ``truth``.
         """
         path = Path(path)
         path = path / "metrics.json" if path.is_dir() else path
         record = _read(path, _Metrics)
+        scored_on = record.settings.get("annotations_sha256")
+        if truth is not None and scored_on and scored_on != fingerprint_file(truth.path):
+            raise ValueError(f"{path} was scored on other annotations than {truth.path}")
         metrics = CocoMetrics.from_dict(msgspec.structs.asdict(record))
         errors, images = path.with_name("error_kinds.json"), path.with_name("images.json")
         results = path.with_name("results.json")

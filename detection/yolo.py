@@ -200,7 +200,10 @@ def _read_line(
             f"{source}: {line!r} has {len(words)} values; a box has a class and four numbers"
         )
     if label not in names:
-        raise ValueError(f"{source}: there is no class {label}; there are {sorted(names)}")
+        raise ValueError(
+            f"{source}: there is no class {label}; there are {len(names)}, from {min(names)} to "
+            f"{max(names)}"
+        )
     width, height = shares[2] * size[0], shares[3] * size[1]
     return LabelledBox(
         names[label],

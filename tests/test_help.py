@@ -85,6 +85,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence(step, override, sentence):
             "search_cells cannot tell what 'nasnet_a' is for; settings are written name=value, "
             "and --help lists them",
         ),
+        ("--dryrun", "search_cells has no --dryrun; did you mean --dry-run?"),
     ],
 )
 def test_the_command_line_is_refused_without_a_traceback(argument, sentence):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -65,9 +66,16 @@ def _named(tool: str, arguments: Sequence[str], unnamed: Sequence[str]) -> Itera
     """Yield the arguments with all settings as ``name=value``.
 
     Raises:
-        ValueError: if a value without a name is one too many.
+        ValueError: if a value without a name is one too many, or there is no such flag.
     """
     names = iter(unnamed)
+    known = {*SHORT_FORMS, *get_args_parser()._option_string_actions}
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        if flag.startswith("--") and flag not in known:
+            near = difflib.get_close_matches(flag, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"{tool} has no {flag}{hint}")
     for before, argument in itertools.pairwise(["", *arguments]):
         of_flag = before.startswith("-") and before not in (*SHORT_FORMS, *SWEEP_FLAGS)
         if argument.startswith("-") or _is_override(argument) or of_flag:
@@ -141,12 +149,12 @@ def explain(tool: str, overrides: list[str], *, about: str) -> str:
         config = _compose(tool, overrides)
         choices = "\n".join(_choices(tool, overrides, config.hydra.runtime.choices))
         settings = "\n".join(_settings(config))
+    offered = f"Choices (group=choice), the present ones in brackets:\n{choices}\n\n" * bool(
+        choices
+    )
     return f"""{about.strip()}
 
-Choices (group=choice), the present ones in brackets:
-{choices}
-
-Settings (name=value), with their present values; a choice before --help shows its own:
+{offered}Settings (name=value), with their present values; a choice before --help shows its own:
 {settings}
 
 `--cfg job` prints all values as YAML, `--multirun` runs once for each of name=value,value;

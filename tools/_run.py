@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -70,6 +71,8 @@ def plain_errors() -> Iterator[None]:
         filename = getattr(error, "filename", None)
         if filename and str(filename) not in text:
             text = f"{text}: {filename}"
+        for bar in list(getattr(tqdm, "_instances", [])):
+            bar.close()  # or the message stands behind it, and it is drawn once more below
         print(f"error: {' '.join(text.split())}", file=sys.stderr)
         sys.exit(1)
 

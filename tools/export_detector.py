@@ -40,6 +40,8 @@ def main(config: DictConfig) -> None:
             f"{exported.ap:.2f}, the detector's on the same input {exported.original_ap:.2f} "
             f"({exported.images} images)"
         )
+        if exported.original_ap == 0:
+            print("the detector finds nothing on these images, so that they prove nothing")
 
 
 if __name__ == "__main__":
