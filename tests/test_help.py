@@ -104,14 +104,14 @@ def test_the_command_line_is_refused_without_a_traceback(argument, sentence):
 def test_values_may_stand_without_their_names_where_a_tool_says_so(flags, monkeypatch):
     line = ["explain_evaluation.py", *flags, "it's a", "b c", "num_rows=3"]
     monkeypatch.setattr(sys, "argv", [*line])
-    start_tool(lambda: None, about="", unnamed=("before", "after"))
+    start_tool(lambda: None, about="")
     assert sys.argv[1:] == [*flags, r"before='it\'s a'", "after='b c'", "num_rows=3"]
     with initialize_config_dir(version_base=None, config_dir=str(ROOT / "conf")):
         config = compose("explain_evaluation", sys.argv[-3:])
     assert (config.before, config.after) == ("it's a", "b c")
     monkeypatch.setattr(sys, "argv", [*line, "another"])
     with pytest.raises(SystemExit, match="cannot tell what 'another' is for"):
-        start_tool(lambda: None, about="", unnamed=("before", "after"))
+        start_tool(lambda: None, about="")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from _entry import SHORT_FORMS
+from _entry import name_arguments
 from _schemas import register_schemas
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +40,7 @@ def test_there_are_commands():
 def test_every_command_names_a_tool_and_settings_that_it_has(words):
     place = next(i for i, word in enumerate(words) if word.startswith("tools/"))
     assert (ROOT / words[place]).is_file()
-    settings = [SHORT_FORMS.get(word, word) for word in words[place + 1 :]]
+    settings = list(name_arguments(Path(words[place]).stem, words[place + 1 :]))
     if settings[:1] == ["--multirun"]:  # its lists of values are one value each here
         settings = [re.sub(r",.*", "", setting) for setting in settings[1:]]
     register_schemas()

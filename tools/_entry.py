@@ -28,11 +28,13 @@ from _schemas import register_schemas
 CONFIG_DIR = Path(__file__).parents[1] / "conf"
 HELP_FLAGS = ("--help", "-h")
 SHORT_FORMS = {"--dry-run": "dry_run=true"}
+UNNAMED = {"explain_evaluation": ("before", "after")}
+"""Tool -> settings whose values may stand without their names, in this order."""
 SWEEP_FLAGS = ("--multirun", "-m")
 LINE_WIDTH = 100
 
 
-def start_tool(main: Callable[[], None], *, about: str | None, unnamed: Sequence[str] = ()) -> None:
+def start_tool(main: Callable[[], None], *, about: str | None) -> None:
     """Run a tool's main function, or explain it if the command line asks for help.
 
     A command line that does not fit ends the process with one sentence; with
@@ -41,14 +43,13 @@ def start_tool(main: Callable[[], None], *, about: str | None, unnamed: Sequence
     Args:
         main: decorated by ``hydra.main``; its config has the script's name.
         about: the script's docstring: one sentence and example commands.
-        unnamed: settings whose values may stand without their names, in this order.
     """
     register_schemas()
     tool, arguments = Path(sys.argv[0]).stem, sys.argv[1:]
     wants_help = any(flag in arguments for flag in HELP_FLAGS)
     is_sweep = any(flag in arguments for flag in SWEEP_FLAGS)  # values may be lists of values
     try:
-        sys.argv[1:] = arguments = list(_named(tool, arguments, unnamed))
+        sys.argv[1:] = arguments = list(name_arguments(tool, arguments))
         overrides = [a for a in arguments if _is_override(a)]
         if wants_help:
             print(explain(tool, overrides, about=about or ""))
@@ -62,13 +63,13 @@ def start_tool(main: Callable[[], None], *, about: str | None, unnamed: Sequence
     main()
 
 
-def _named(tool: str, arguments: Sequence[str], unnamed: Sequence[str]) -> Iterator[str]:
-    """Yield the arguments with all settings as ``name=value``.
+def name_arguments(tool: str, arguments: Sequence[str]) -> Iterator[str]:
+    """Yield a command line's arguments with all settings as ``name=value``.
 
     Raises:
         ValueError: if a value without a name is one too many, or there is no such flag.
     """
-    names = iter(unnamed)
+    names = iter(UNNAMED.get(tool, ()))
     known = {*SHORT_FORMS, *get_args_parser()._option_string_actions}
     for argument in arguments:
         flag = argument.partition("=")[0]

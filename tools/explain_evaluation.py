@@ -41,4 +41,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    start_tool(main, about=__doc__, unnamed=("before", "after"))
+    start_tool(main, about=__doc__)
