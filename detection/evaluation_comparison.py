@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -294,7 +295,8 @@ def _shown(value: Any, say: Any) -> str:
 
 def _say_setting(value: Any) -> str:
     """Say a value; of a SHA-256 as much as tells it from others."""
-    return str(value)[:12]
+    text = str(value)
+    return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
 def _say_exact(value: Any) -> str:

@@ -73,7 +73,7 @@ def without(key, name):
         (without("annotations", "bbox"), ["annotation", "1", "bbox"]),
         (without("annotations", "image_id"), ["annotation", "1", "image_id"]),
         (without("categories", "name"), ["category", "7", "name"]),
-        (first("annotations", bbox=[10, 20, 0, 40]), ["annotation", "1", "data.bad_boxes=drop"]),
+        (first("annotations", bbox=[10, 20, 0, 40]), ["annotation", "1", "bad_boxes=drop"]),
         (first("annotations", bbox=[10, 20, 30, -4]), ["annotation", "1", "-4"]),
         (first("annotations", bbox=[90, 20, 30, 40]), ["annotation", "1", "90"]),
         (first("annotations", bbox=[200, 20, 30, 40]), ["annotation", "1", "200"]),

@@ -15,7 +15,7 @@ from search.shared import SharedNetwork, shared_accuracy, shared_names, train_sh
 from search.space import SearchSpace
 
 CONFIG = ProxyConfig(
-    data_root="", num_cells=1, first_filters=4, epochs=12, batch_size=16, learning_rate=0.05,
+    data_root="", num_cells=1, first_filters=4, epochs=24, batch_size=16, learning_rate=0.02,
     weight_decay=1e-4, crop_padding_px=1, num_threads=1, precision="float32",
 )  # fmt: skip
 SMALL = SearchSpace(operations=("identity", "conv_3x3", "max_pool_3x3"), num_blocks=1)
