@@ -15,6 +15,13 @@ OPTIMIZERS = ("adamw", "muon", "rmsprop", "sgd")
 SCHEDULES = ("cosine", "exponential")
 
 
+def require_at_least(least: float, **values: float) -> None:
+    """Raise a ValueError with the name of the first value that is less, or NaN."""
+    for name, value in values.items():
+        if not value >= least:  # refuses NaN too
+            raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
 @dataclass(kw_only=True, slots=True)
 class ClassifierRecipe:
     """How a classifier is trained."""

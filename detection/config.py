@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from backbone.config import MIN_WIDTH, OPTIMIZERS
+from backbone.config import MIN_WIDTH, OPTIMIZERS, require_at_least
 
 NECKS = ("fpn", "none")
 NECK_NORMS = ("none", "batch")
@@ -107,8 +107,7 @@ class DetectorConfig:
         _check_choice("neck", self.neck, NECKS)
         _check_choice("neck_norm", self.neck_norm, NECK_NORMS)
         for name, lowest in _LOWEST.items():
-            if getattr(self, name) < lowest:
-                raise ValueError(f"{name} must be at least {lowest}, not {getattr(self, name)}")
+            require_at_least(lowest, **{name: getattr(self, name)})
         if not self.anchor_sizes or min(self.anchor_sizes) <= 0 or min(self.anchor_ratios) <= 0:
             raise ValueError("anchors need sizes and ratios above 0")
         for name in ("score_threshold", "nms_threshold", "roi_positive_fraction"):
@@ -281,8 +280,7 @@ class DetectorRecipe:
             if getattr(self, name) not in choices:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose from {choices}")
         for name, lowest in _LOWEST_OF_RECIPE.items():
-            if getattr(self, name) < lowest:
-                raise ValueError(f"{name} must be at least {lowest}, not {getattr(self, name)}")
+            require_at_least(lowest, **{name: getattr(self, name)})
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}")
         if not 0 <= self.ema_decay < 1:
@@ -413,8 +411,7 @@ class DetectionRewardConfig:
             "num_threads": 0,
         }
         for name, least in lowest.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+            require_at_least(least, **{name: getattr(self, name)})
         if self.precision not in REWARD_PRECISIONS:
             raise ValueError(
                 f"unknown precision {self.precision!r}; choose from {REWARD_PRECISIONS}"

@@ -126,13 +126,11 @@ def explain(before: Recorded, after: Recorded) -> Explanation:
         gains = _changes(before.errors.gains, after.errors.gains)
         counts = _changes(before.errors.counts, after.errors.counts)
     images = _image_changes(before.images, after.images, missing)
+    # A training's figures tell no settings, which is noted as missing and no difference.
+    known = before.settings and after.settings
+    settings = _changes(before.settings, after.settings, SETTINGS) if known else []
     return Explanation(
-        # A training's figures tell no settings, which is noted as missing and no difference.
-        settings=[
-            c
-            for c in _changes(before.settings, after.settings, SETTINGS)
-            if c.before != c.after and before.settings and after.settings
-        ],
+        settings=[change for change in settings if change.before != change.after],
         detections=_changes(before.settings, after.settings, DETECTIONS),
         figures=figures,
         thresholds=_changes(old.per_iou, new.per_iou),

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from backbone.config import MIN_SIDE_PX, MIN_WIDTH, STEMS
+from backbone.config import MIN_SIDE_PX, MIN_WIDTH, STEMS, require_at_least
 from backbone.genotype import COMBINATIONS, NASNET_OPERATIONS
 
 CELLS = ("normal", "reduction")
 CONCATENATIONS = ("unused", "all")
 PRECISIONS = ("auto", "float32", "bfloat16")
 COST_MEASURES = ("none", "mult_adds", "parameters", "latency_ms")
-
-
-def _require_at_least(least: float, **values: float) -> None:
-    for name, value in values.items():
-        if not value >= least:  # refuses NaN too
-            raise ValueError(f"{name} must be at least {least}, not {value}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -69,13 +63,13 @@ class ControllerConfig(StrategyConfig):
     """Steps on each batch. Not in the paper; a usual value."""
 
     def __post_init__(self) -> None:
-        _require_at_least(
+        require_at_least(
             1,
             batch_size=self.batch_size,
             num_units=self.num_units,
             epochs_per_update=self.epochs_per_update,
         )
-        _require_at_least(
+        require_at_least(
             0,
             initial_range=self.initial_range,
             learning_rate=self.learning_rate,
@@ -99,7 +93,7 @@ class EvolutionConfig(StrategyConfig):
     """Of a child like its parent (Real et al. 2019: 0.05), which then lives on."""
 
     def __post_init__(self) -> None:
-        _require_at_least(1, population_size=self.population_size, sample_size=self.sample_size)
+        require_at_least(1, population_size=self.population_size, sample_size=self.sample_size)
         if not 0 <= self.identity_probability < 1:
             raise ValueError(
                 f"identity_probability must be in [0, 1), not {self.identity_probability}"
@@ -114,7 +108,7 @@ class TpeConfig(StrategyConfig):
     """Random trials before the estimator takes over."""
 
     def __post_init__(self) -> None:
-        _require_at_least(1, num_startup_trials=self.num_startup_trials)
+        require_at_least(1, num_startup_trials=self.num_startup_trials)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -125,7 +119,7 @@ class NsgaConfig(StrategyConfig):
     """Genotypes of a generation."""
 
     def __post_init__(self) -> None:
-        _require_at_least(2, population_size=self.population_size)
+        require_at_least(2, population_size=self.population_size)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -188,10 +182,10 @@ class ProxyConfig(RewardConfig):
     """Whether CIFAR-10 may be fetched into ``data_root``."""
 
     def __post_init__(self) -> None:
-        _require_at_least(
+        require_at_least(
             1, num_cells=self.num_cells, epochs=self.epochs, batch_size=self.batch_size
         )
-        _require_at_least(
+        require_at_least(
             0,
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
@@ -255,7 +249,7 @@ class ZeroCostConfig(RewardConfig):
         if self.score not in ZERO_COST_SCORES:
             raise ValueError(f"unknown score {self.score!r}; choose from {ZERO_COST_SCORES}")
         # Batch normalization and NASWOT's kernel compare images with one another.
-        _require_at_least(2, batch_size=self.batch_size)
+        require_at_least(2, batch_size=self.batch_size)
 
 
 MIN_GENOTYPES = 5
@@ -282,8 +276,8 @@ class FidelityConfig:
     """Whether a progress bar is shown."""
 
     def __post_init__(self) -> None:
-        _require_at_least(MIN_GENOTYPES, num_genotypes=self.num_genotypes)
-        _require_at_least(100, num_resamples=self.num_resamples)
+        require_at_least(MIN_GENOTYPES, num_genotypes=self.num_genotypes)
+        require_at_least(100, num_resamples=self.num_resamples)
         if not -1 <= self.wanted_tau <= 1:
             raise ValueError(f"wanted_tau must be from -1 to 1, not {self.wanted_tau}")
         if not 0 < self.confidence < 1:
@@ -312,8 +306,8 @@ class SharingConfig:
 
     def __post_init__(self) -> None:
         if self.num_genotypes:
-            _require_at_least(MIN_GENOTYPES, num_genotypes=self.num_genotypes)
-        _require_at_least(100, num_resamples=self.num_resamples)
+            require_at_least(MIN_GENOTYPES, num_genotypes=self.num_genotypes)
+        require_at_least(100, num_resamples=self.num_resamples)
         if not 0 < self.best_share <= 1:
             raise ValueError(f"best_share must be above 0 and at most 1, not {self.best_share}")
         if not 0 < self.confidence < 1:
@@ -336,7 +330,7 @@ class LocalConfig(ExecutorConfig):
     worker sees them all."""
 
     def __post_init__(self) -> None:
-        _require_at_least(0, num_workers=self.num_workers, workers_per_gpu=self.workers_per_gpu)
+        require_at_least(0, num_workers=self.num_workers, workers_per_gpu=self.workers_per_gpu)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -353,7 +347,7 @@ class RayConfig(ExecutorConfig):
     """May be a fraction, where several networks fit on one GPU."""
 
     def __post_init__(self) -> None:
-        _require_at_least(
+        require_at_least(
             0,
             num_workers=self.num_workers,
             cpus_per_worker=self.cpus_per_worker,
@@ -378,7 +372,7 @@ class PruningConfig:
     """Trials that are to have reported at a step before any is stopped there."""
 
     def __post_init__(self) -> None:
-        _require_at_least(1, num_startup_trials=self.num_startup_trials)
+        require_at_least(1, num_startup_trials=self.num_startup_trials)
         for name in ("keep", "keep_scored"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be above 0 and at most 1, not {getattr(self, name)}")
@@ -427,12 +421,12 @@ class CostConfig:
             raise ValueError(f"unknown measure {self.measure!r}; choose from {COST_MEASURES}")
         if self.stem not in STEMS:
             raise ValueError(f"unknown stem {self.stem!r}; choose from {STEMS}")
-        _require_at_least(MIN_WIDTH, first_filters=self.first_filters)
-        _require_at_least(MIN_SIDE_PX, side_px=self.side_px)
-        _require_at_least(
+        require_at_least(MIN_WIDTH, first_filters=self.first_filters)
+        require_at_least(MIN_SIDE_PX, side_px=self.side_px)
+        require_at_least(
             1, num_cells=self.num_cells, batch_size=self.batch_size, timed_runs=self.timed_runs
         )
-        _require_at_least(
+        require_at_least(
             0,
             target=self.target,
             exponent_within=self.exponent_within,
@@ -490,9 +484,9 @@ class SearchConfig:
                 "the controller learns from one number and cannot look for a front; give "
                 "cost.target, or choose strategy=evolution, nsga2, tpe or random"
             )
-        _require_at_least(1, num_trials=self.num_trials, reevaluation_seeds=self.reevaluation_seeds)
-        _require_at_least(0, num_reevaluated=self.num_reevaluated, history_lag=self.history_lag)
-        _require_at_least(0.01, heartbeat_seconds=self.heartbeat_seconds)
+        require_at_least(1, num_trials=self.num_trials, reevaluation_seeds=self.reevaluation_seeds)
+        require_at_least(0, num_reevaluated=self.num_reevaluated, history_lag=self.history_lag)
+        require_at_least(0.01, heartbeat_seconds=self.heartbeat_seconds)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -511,7 +505,7 @@ class CellComparisonConfig:
     """Whether a progress bar is shown."""
 
     def __post_init__(self) -> None:
-        _require_at_least(1, num_seeds=self.num_seeds)
+        require_at_least(1, num_seeds=self.num_seeds)
         if not self.mult_adds > 0:
             raise ValueError(f"mult_adds must be above 0 (millions), not {self.mult_adds}")
 
@@ -536,8 +530,8 @@ class SimulationConfig:
     """Share whose worker is lost on the way; they are done again."""
 
     def __post_init__(self) -> None:
-        _require_at_least(1, num_workers=self.num_workers, straggler_factor=self.straggler_factor)
-        _require_at_least(0, mean_seconds=self.mean_seconds, spread=self.spread)
+        require_at_least(1, num_workers=self.num_workers, straggler_factor=self.straggler_factor)
+        require_at_least(0, mean_seconds=self.mean_seconds, spread=self.spread)
         for name in ("straggler_share", "failed_share", "lost_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}")

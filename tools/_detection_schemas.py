@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from _run import LoggerConfig
+from backbone.config import require_at_least
 from detection.config import (
     EVALUATION_BACKENDS,
     ConversionConfig,
@@ -76,8 +77,7 @@ class EvaluateDetector:
                 raise ValueError(f"unknown {name} {value!r}; choose from {list(choices)}")
         if not 0 <= self.score_threshold <= 1:
             raise ValueError(f"score_threshold must lie in 0 to 1, not {self.score_threshold:g}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+        require_at_least(1, batch_size=self.batch_size)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -97,8 +97,7 @@ class ExplainEvaluation:
     """Categories and images to print; the file has all."""
 
     def __post_init__(self) -> None:
-        if self.num_rows < 1:
-            raise ValueError(f"num_rows must be at least 1, not {self.num_rows}")
+        require_at_least(1, num_rows=self.num_rows)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -120,8 +119,7 @@ class BenchmarkEvaluation:
 
     def __post_init__(self) -> None:
         for name in ("num_images", "num_categories", "detections_per_image", "rounds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+            require_at_least(1, **{name: getattr(self, name)})
 
 
 @dataclass(kw_only=True, slots=True)
@@ -146,8 +144,7 @@ class Predict(InferenceConfig):
     def __post_init__(self) -> None:
         InferenceConfig.__post_init__(self)  # a slots dataclass has no working super()
         for name, least in (("batch_size", 1), ("every_nth", 1), ("max_frames", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+            require_at_least(least, **{name: getattr(self, name)})
 
 
 @dataclass(kw_only=True, slots=True)
@@ -203,8 +200,7 @@ class BenchmarkTraining:
 
     def __post_init__(self) -> None:
         for name in ("steps", "warmup_steps", "rounds", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+            require_at_least(1, **{name: getattr(self, name)})
         unknown = [name for name in self.engines if name not in ("torchvision", "detectron2")]
         if unknown:
             raise ValueError(f"unknown engines {unknown}; choose from torchvision and detectron2")
@@ -276,8 +272,7 @@ class BenchmarkDetector:
         lowest = {"height_px": 1, "width_px": 1, "shortest_side_px": 0, "batch_size": 1,
                   "rounds": 1, "warmup_rounds": 0, "num_classes": 1, "num_threads": 0}  # fmt: skip
         for name, least in lowest.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+            require_at_least(least, **{name: getattr(self, name)})
         if self.precision not in BENCHMARK_PRECISIONS:
             choices = list(BENCHMARK_PRECISIONS)
             raise ValueError(f"unknown precision {self.precision!r}; choose from {choices}")

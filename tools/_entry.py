@@ -71,13 +71,12 @@ def name_arguments(tool: str, arguments: Sequence[str]) -> Iterator[str]:
     """
     names = iter(UNNAMED.get(tool, ()))
     known = {*SHORT_FORMS, *get_args_parser()._option_string_actions}
-    for argument in arguments:
+    for before, argument in itertools.pairwise(["", *arguments]):
         flag = argument.partition("=")[0]
         if flag.startswith("--") and flag not in known:
             near = difflib.get_close_matches(flag, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(f"{tool} has no {flag}{hint}")
-    for before, argument in itertools.pairwise(["", *arguments]):
         of_flag = before.startswith("-") and before not in (*SHORT_FORMS, *SWEEP_FLAGS)
         if argument.startswith("-") or _is_override(argument) or of_flag:
             yield SHORT_FORMS.get(argument, argument)
@@ -150,9 +149,9 @@ def explain(tool: str, overrides: list[str], *, about: str) -> str:
         config = _compose(tool, overrides)
         choices = "\n".join(_choices(tool, overrides, config.hydra.runtime.choices))
         settings = "\n".join(_settings(config))
-    offered = f"Choices (group=choice), the present ones in brackets:\n{choices}\n\n" * bool(
-        choices
-    )
+    offered = f"Choices (group=choice), the present ones in brackets:\n{choices}\n\n"
+    if not choices:
+        offered = ""
     return f"""{about.strip()}
 
 {offered}Settings (name=value), with their present values; a choice before --help shows its own:

@@ -31,7 +31,7 @@ from _search_schemas import (
     TabulateRewards,
 )
 from _shapes import ShapesConfig
-from backbone.config import PretrainConfig
+from backbone.config import PretrainConfig, require_at_least
 from detection.config import (
     DetectionRewardConfig,
     Detectron2CascadeConfig,
@@ -96,8 +96,7 @@ class DescribeBackbone:
 
     def __post_init__(self) -> None:
         for name in ("side_px", "batch_size", "num_classes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+            require_at_least(1, **{name: getattr(self, name)})
 
 
 @dataclass(kw_only=True, slots=True)
@@ -198,8 +197,7 @@ class RunPipeline:
     """Where; the stages' data roots lie below it."""
 
     def __post_init__(self) -> None:
-        if self.at_once < 1:
-            raise ValueError(f"at_once must be at least 1, not {self.at_once}")
+        require_at_least(1, at_once=self.at_once)
         roots = {"reward": self.reward.data_root, "pretrain": self.pretrain.data_root}
         missing = [name for name, root in roots.items() if not root]
         if missing:
