@@ -1,6 +1,6 @@
 """Packaging. The import names are the folder names; tools/ and conf/ are used from a checkout."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 setup(
     name="nasdet",
@@ -8,7 +8,7 @@ setup(
     description="Object detection on searched backbones: cells, pretraining, Faster R-CNN, mAP",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=["backbone", "search", "detection"],
+    packages=find_packages(include=["backbone*", "search*", "detection*"]),
     # Makes an editable install a plain .pth file, which type checkers and editors can follow.
     package_dir={"": "."},
     install_requires=[

@@ -1,8 +1,11 @@
-"""What the stages of this package can be told."""
+"""Configuration for pretraining, and what every package's configuration is built from."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 MIN_WIDTH = 4
 """Filters of the first stack's cells: two stem cells run at a quarter and a half of them, rounded
@@ -10,9 +13,31 @@ down."""
 MIN_SIDE_PX = 32
 """Of the images that a backbone takes."""
 
+RENAMED_SETTINGS: Mapping[str, str] = {}
+"""Former name of a setting -> its name now."""
+
 STEMS = ("imagenet", "cifar")
 OPTIMIZERS = ("adamw", "muon", "rmsprop", "sgd")
 SCHEDULES = ("cosine", "exponential")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One row of a table of choices: the config that selects an implementation, and where it is.
+
+    Tables of choices map a name to a row. Builders, checkpoint readers and Hydra read the same
+    table; the implementation is imported when it is chosen.
+    """
+
+    config: type[Any]
+    """The config dataclass; its module must not import torch."""
+    target: str
+    """The implementation, as ``package.module:name``."""
+
+    def load(self) -> Any:
+        """Import the implementation."""
+        module, _, name = self.target.partition(":")
+        return getattr(import_module(module), name)
 
 
 def require_at_least(least: float, **values: float) -> None:
@@ -31,7 +56,7 @@ class ClassifierRecipe:
     batch_size: int
     """Images per step and process."""
     optimizer: str
-    """``adamw``, ``muon``, ``rmsprop`` or ``sgd``; see ``backbone.optimization``."""
+    """``adamw``, ``muon``, ``rmsprop`` or ``sgd``; see ``backbone.training.optim``."""
     learning_rate: float
     """Highest rate; reached after the warm-up."""
     weight_decay: float

@@ -1,4 +1,4 @@
-"""What the stages of this package can be told.
+"""Configuration for detectors, data and training.
 
 The defaults of a detector are those that detectron2 publishes for Faster R-CNN with FPN
 (``configs/Base-RCNN-FPN.yaml``); both engines read the same fields.
@@ -227,7 +227,7 @@ class DetectorRecipe:
     batch_size: int
     """Images at a time in each process."""
     optimizer: str
-    """``adamw``, ``muon`` or ``sgd``; see ``backbone.optimization.build_optimizer``. ``sgd`` is
+    """``adamw``, ``muon`` or ``sgd``; see ``backbone.training.optim.build_optimizer``. ``sgd`` is
     detectron2's: momentum 0.9, no Nesterov, decay of biases too."""
     learning_rate: float
     """Highest rate of the new layers, reached after the warm-up."""
@@ -345,7 +345,7 @@ class TrainDetectorConfig:
 
 @dataclass(kw_only=True, slots=True)
 class InferenceConfig:
-    """How a trained detector is used; see ``detection.views``."""
+    """How a trained detector is used; see ``detection.engine.tta``."""
 
     shortest_sides_px: list[int] = field(default_factory=list)
     """Images are looked at in each of these sizes, and what is found is put together; empty: in
@@ -420,7 +420,7 @@ class DetectionRewardConfig:
 
 @dataclass(kw_only=True, slots=True)
 class ConversionConfig:
-    """Annotations from one format to another; see ``detection.conversion``."""
+    """Annotations from one format to another; see ``detection.data.convert.convert``."""
 
     source: str
     """The folder to read."""

@@ -13,17 +13,18 @@ from typing import Any
 
 import torch
 
-from backbone.genotype import Genotype
-from backbone.network import penultimate_filters
-from backbone.provenance import plain
-from backbone.specs import LEVELS, describe_cells, rebuild_backbone
-from backbone.threads import limited_threads
+from backbone.cells.genotype import Genotype
+from backbone.io.provenance import plain
+from backbone.io.threads import limited_threads
+from backbone.models.backbone import LEVELS, describe_cells, rebuild_backbone
+from backbone.models.cell_network import penultimate_filters
 from detection.config import DetectionRewardConfig
-from detection.data import CocoDataset, data_arguments, fingerprint_splits, load_splits
-from detection.detector import Detector, build_detector
-from detection.inference import EVALUATION_BATCH, evaluate_detector
-from detection.steps import choose_device, seed_step, training_steps
-from detection.tables import CocoTruth
+from detection.data.dataset import CocoDataset, data_arguments, fingerprint_splits, load_splits
+from detection.engine.evaluate import EVALUATION_BATCH, evaluate_detector
+from detection.engine.train_step import choose_device, seed_step, training_steps
+from detection.evaluation.tables import CocoTruth
+from detection.models.build import build_detector
+from detection.models.detector import Detector
 
 
 @dataclass(frozen=True)

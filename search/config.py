@@ -1,11 +1,11 @@
-"""What a search can be told."""
+"""Configuration for architecture search."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from backbone.cells.genotype import COMBINATIONS, NASNET_OPERATIONS
 from backbone.config import MIN_SIDE_PX, MIN_WIDTH, STEMS, require_at_least
-from backbone.genotype import COMBINATIONS, NASNET_OPERATIONS
 
 CELLS = ("normal", "reduction")
 CONCATENATIONS = ("unused", "all")
@@ -212,7 +212,7 @@ class ProxyConfig(RewardConfig):
 
 @dataclass(kw_only=True, slots=True)
 class SharedConfig(ProxyConfig):
-    """Weight sharing: one training for a whole space; see ``search.shared``.
+    """Weight sharing: one training for a whole space; see ``search.rewards.supernet``.
 
     The other settings are those of this one training and of the network of each path.
     """
@@ -237,7 +237,7 @@ ZERO_COST_SCORES = ("synflow", "naswot", "grad_norm", "snip", "num_parameters")
 
 @dataclass(kw_only=True, slots=True)
 class ZeroCostConfig(RewardConfig):
-    """A score of the proxy network before any training; see ``search.zero_cost``."""
+    """A score of the proxy network before any training; see ``search.rewards.zero_cost``."""
 
     score: str = "naswot"
     """``synflow``, ``naswot``, ``grad_norm``, ``snip``, or ``num_parameters``, the bar that the
@@ -258,7 +258,7 @@ MIN_GENOTYPES = 5
 
 @dataclass(kw_only=True, slots=True)
 class FidelityConfig:
-    """How well cheap rewards order genotypes as a dear one does; see ``search.fidelity``."""
+    """Rank correlation of proxy rewards with a reference; see ``search.analysis.fidelity``."""
 
     num_genotypes: int
     """Random genotypes that are rewarded, all different; at least 5."""
@@ -289,7 +289,7 @@ class SharingConfig:
     """How well shared weights order genotypes as stand-alone training does."""
 
     table: str
-    """Rewards after stand-alone training; see ``search.table``."""
+    """Rewards after stand-alone training; see ``search.rewards.tabular``."""
     num_genotypes: int = 0
     """Score so many of the table's, drawn at random; 0 for all."""
     best_share: float = 0.25

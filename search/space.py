@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from backbone.genotype import (
+from backbone.cells.genotype import (
     COMBINATIONS,
     NASNET_OPERATIONS,
     NUM_INPUTS,

@@ -26,7 +26,7 @@ def test_folders_of_scripts_values_and_tests_are_no_packages(folder):
 
 def test_importing_the_packages_brings_in_neither_hydra_nor_wandb_nor_detectron2():
     code = (
-        "import sys, backbone.pretrain, search.study, detection.training; "
+        "import sys, backbone.training.pretrain, search.study.study, detection.engine.train; "
         "print([m for m in ('hydra', 'omegaconf', 'wandb', 'detectron2') if m in sys.modules])"
     )
     done = subprocess.run(

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
-from backbone.genotype import Genotype
-from backbone.images import SPLIT_NAMES
+from backbone.cells.genotype import Genotype
+from backbone.training.images import SPLIT_NAMES
 from search.config import ProxyConfig
-from search.image_tensors import ImageTensors, choose_device, split_indices
-from search.proxy import MOMENTUM, ProxyNetwork
+from search.rewards.fit import MOMENTUM, ProxyNetwork
+from search.rewards.image_tensors import ImageTensors, choose_device, split_indices
 
 
 class _FloatNetwork(nn.Module):
@@ -41,7 +41,8 @@ def train_plainly(
     """Train the proxy's network with a ``DataLoader`` and return its accuracy, 0 to 1.
 
     The same network, images, augmentation, optimizer, schedule and number of steps as
-    ``search.proxy.train_proxy``. Torch's defaults otherwise: memory format, threads, optimizer.
+    ``search.rewards.fit.train_proxy``. Torch's defaults otherwise: memory format, threads,
+    optimizer.
 
     Args:
         genotype: the cells.

@@ -20,10 +20,11 @@ from torch.utils.data import DataLoader, Sampler
 from torchvision.ops import FeaturePyramidNetwork
 
 from detection.config import Detectron2DetectorConfig, TrainDetectorConfig
-from detection.data import CocoDataset, load_splits
-from detection.detector import SIZE_DIVISOR, Detector
-from detection.steps import build_batches, choose_device, seed_step
-from detection.training import build_new_detector
+from detection.data.dataset import CocoDataset, load_splits
+from detection.engine.train import build_new_detector
+from detection.engine.train_step import build_batches, choose_device, seed_step
+from detection.models.detector import Detector
+from detection.structures import SIZE_DIVISOR
 
 Step = Callable[[Any], Mapping[str, Tensor]]
 """Takes a batch as the library's loader gives it, returns the losses."""
@@ -93,7 +94,7 @@ def _detectron2_steps(
     from detectron2.solver import build_lr_scheduler, build_optimizer
     from detectron2.utils.events import EventStorage
 
-    from detection.detectron2_parts import known_warnings_hidden
+    from detection.models.detectron2.parts import known_warnings_hidden
 
     records = {
         record["image_id"]: record
@@ -137,7 +138,7 @@ def _as_generalized_rcnn(maps: _Maps) -> nn.Module:
     """Return detectron2's model of a detector's parts; its images are BGR, 0 to 255."""
     from detectron2.modeling.meta_arch import GeneralizedRCNN
 
-    from detection.detectron2_parts import Detectron2Backbone
+    from detection.models.detectron2.parts import Detectron2Backbone
 
     class Bgr(Detectron2Backbone):  # type: ignore[misc]  # untyped package
         size_divisibility = SIZE_DIVISOR

@@ -9,7 +9,7 @@ from search.config import ProxyConfig, SharedConfig
 
 if TYPE_CHECKING:
     from search.config import ZeroCostConfig
-    from search.reward import Reward
+    from search.rewards.base import Reward
 
 
 def build_reward(config: Any) -> Reward:
@@ -22,11 +22,11 @@ def build_reward(config: Any) -> Reward:
     """
     match config:
         case SharedConfig():
-            from search.shared_reward import SharedAccuracy
+            from search.rewards.supernet_reward import SharedAccuracy
 
             return SharedAccuracy(config)
         case ProxyConfig():
-            from search.reward import ProxyAccuracy
+            from search.rewards.proxy import ProxyAccuracy
 
             return ProxyAccuracy(config)
         case DetectionRewardConfig():
@@ -41,7 +41,7 @@ def build_score(config: ZeroCostConfig | None, proxy: Any) -> Reward | None:
     """Build the training-free score that goes before a proxy training, if there is one."""
     if config is None:
         return None
-    from search.zero_cost import ZeroCostReward
+    from search.rewards.zero_cost import ZeroCostReward
 
     assert isinstance(proxy, ProxyConfig)
     return ZeroCostReward(proxy, config)

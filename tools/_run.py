@@ -92,7 +92,7 @@ class Run:
 
     def record(self) -> None:
         """Write ``config.yaml``; say if the folder held a run of another config."""
-        from backbone.artifacts import write_text
+        from backbone.io.files import write_text
 
         if int(os.environ.get("RANK", "0")) != 0:
             return

@@ -34,7 +34,7 @@ from _scenes import (
     scene_generator,
 )
 from _stamps import Range
-from search.processes import end_with_parent
+from search.execution.processes import end_with_parent
 
 MANIFEST_NAME = "shapes.json"
 SPLITS = ("train", "val")

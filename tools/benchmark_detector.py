@@ -24,7 +24,7 @@ from _run import plain_errors, start_run
 if TYPE_CHECKING:
     import torch
 
-    from detection.latency import Contender
+    from detection.engine.latency import Contender
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="benchmark_detector")
@@ -32,10 +32,10 @@ def main(config: DictConfig) -> None:
     with plain_errors():
         import torch
 
-        from backbone.artifacts import write_json
-        from detection.comparison import text_table
-        from detection.latency import measure_speed, speed_rows
-        from detection.steps import choose_device
+        from backbone.io.files import write_json
+        from detection.engine.latency import measure_speed, speed_rows
+        from detection.engine.train_step import choose_device
+        from detection.evaluation.text_tables import text_table
 
         run = start_run(config)
         settings: BenchmarkDetector = run.settings
@@ -69,11 +69,11 @@ def build(name: str, settings: BenchmarkDetector, device: torch.device) -> Conte
     """Return a trained detector, or one with new weights around a backbone spec."""
     import torch
 
-    from backbone.specs import build_backbone
-    from backbone.weights import read_about
-    from detection.detector import build_detector
-    from detection.latency import Contender
-    from detection.weights import load_detector
+    from backbone.models.backbone import build_backbone
+    from backbone.models.checkpoint import read_about
+    from detection.engine.latency import Contender
+    from detection.models.build import build_detector
+    from detection.models.checkpoint import load_detector
 
     shortest, longest = sorted((settings.height_px, settings.width_px))
     if name.endswith(".safetensors") and read_about(name).get("kind") == "detector":

@@ -37,8 +37,8 @@ def main(config: DictConfig) -> None:
     with plain_errors():
         run = start_run(config)
         settings: BenchmarkEvaluation = run.settings
-        from backbone.artifacts import write_json
-        from detection.comparison import text_table
+        from backbone.io.files import write_json
+        from detection.evaluation.text_tables import text_table
 
         truth, results = make_files(settings, run.out)
         measured = measure(truth, results, settings.rounds)
@@ -62,7 +62,7 @@ def make_files(settings: BenchmarkEvaluation, out: Path) -> tuple[Path, Path]:
     """Write truth and detections, half of them near objects; return both files."""
     import numpy as np
 
-    from backbone.artifacts import write_json
+    from backbone.io.files import write_json
 
     rng = np.random.default_rng(settings.seed)
     categories, per_image = settings.num_categories, settings.detections_per_image
@@ -126,8 +126,8 @@ def measure(truth: Path, results: Path, rounds: int) -> dict[str, list[Figures]]
 
 def run_fast(truth: Path, results: Path) -> Figures:
     """Compute the figures as ``evaluate_detector`` does, of both files and of a list in memory."""
-    from detection.evaluation import FIGURES, evaluate_coco
-    from detection.tables import CocoTruth, FoundTable
+    from detection.evaluation.metrics import FIGURES, evaluate_coco
+    from detection.evaluation.tables import CocoTruth, FoundTable
 
     start = time.perf_counter()
     objects = CocoTruth.load(truth)

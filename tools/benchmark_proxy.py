@@ -24,8 +24,8 @@ from _run import plain_errors, start_run
 from _search_schemas import BenchmarkProxy
 
 if TYPE_CHECKING:
-    from backbone.genotype import Genotype
-    from search.executors import Executor
+    from backbone.cells.genotype import Genotype
+    from search.execution.local import Executor
 
 Measure = Callable[[], tuple[float, float]]
 """Does all trainings once; returns seconds and mean accuracy."""
@@ -36,8 +36,8 @@ def main(config: DictConfig) -> None:
     with plain_errors():
         run = start_run(config)
         settings: BenchmarkProxy = run.settings
-        from backbone.artifacts import write_text
-        from detection.comparison import text_table
+        from backbone.io.files import write_text
+        from detection.evaluation.text_tables import text_table
 
         with Contenders(settings) as contenders:
             rounds = measure(contenders.measures, settings.rounds)
@@ -68,7 +68,7 @@ class Contenders:
         from contextlib import ExitStack
 
         from search.randomness import stream
-        from search.reward import ProxyAccuracy
+        from search.rewards.proxy import ProxyAccuracy
         from search.space import build_space
 
         self._settings = settings
@@ -110,8 +110,8 @@ class Contenders:
 
     def _proxies(self, num_workers: int) -> Measure:
         from search.config import LocalConfig
-        from search.evaluation import Evaluator
-        from search.executors import running_executor
+        from search.execution.local import running_executor
+        from search.execution.worker import Evaluator
 
         on_gpu = self._reward.tensors[0].images.is_cuda
         executor = self._stack.enter_context(
@@ -130,8 +130,8 @@ class Contenders:
         return run
 
     def _do(self, executor: Executor, genotypes: list[Genotype]) -> list[float]:
-        from search.evaluation import Task
-        from search.executors import run_tasks
+        from search.execution.local import run_tasks
+        from search.execution.worker import Task
 
         tasks = [
             Task(number=number, genotype=genotype, seed=self._settings.seed)

@@ -40,8 +40,8 @@ def main(config: DictConfig) -> None:
     with plain_errors():
         run = start_run(config)
         settings: BenchmarkTraining = run.settings
-        from backbone.artifacts import write_text
-        from detection.comparison import text_table
+        from backbone.io.files import write_text
+        from detection.evaluation.text_tables import text_table
 
         hide_announcements()
         contenders: dict[str, Measure] = {}
@@ -131,7 +131,7 @@ def our_measure(training: TrainDetectorConfig, out: Path) -> Measure:
     """Return ``train_detector`` as a contender, with bar and all; it evaluates one image."""
     from lightning.pytorch.callbacks import Callback
 
-    from detection.training import train_detector
+    from detection.engine.train import train_detector
 
     class Clock(Callback):
         def __init__(self) -> None:
@@ -159,7 +159,7 @@ def our_measure(training: TrainDetectorConfig, out: Path) -> Measure:
 
 def write_one_image(training: TrainDetectorConfig, folder: Path) -> Path:
     """Write annotations with the first training image alone, to be validated on."""
-    from backbone.artifacts import write_json
+    from backbone.io.files import write_json
 
     data = training.data
     whole = json.loads((Path(data.root) / data.train_annotations).read_text(encoding="utf-8"))

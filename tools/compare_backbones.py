@@ -30,12 +30,12 @@ def main(config: DictConfig) -> None:
 
 
 def compare_backbones(settings: CompareBackbones, out: Path) -> None:
-    from backbone.artifacts import write_json
-    from backbone.cost import measure_cost
-    from backbone.page import Table, write_page
-    from backbone.specs import build_backbone
-    from detection.comparison import Contestant, comparison_rows, text_table
-    from detection.training import train_detector
+    from backbone.io.files import write_json
+    from backbone.io.html import Table, write_page
+    from backbone.models.backbone import build_backbone
+    from backbone.profile.complexity import measure_cost
+    from detection.engine.train import train_detector
+    from detection.evaluation.text_tables import Contestant, comparison_rows, text_table
 
     # A typing error in the last spec should not show after hours of training the first.
     costs = {

@@ -21,7 +21,7 @@ from _run import plain_errors, start_run
 from _search_schemas import CompareCells
 
 if TYPE_CHECKING:
-    from backbone.genotype import Genotype
+    from backbone.cells.genotype import Genotype
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="compare_cells")
@@ -29,8 +29,8 @@ def main(config: DictConfig) -> None:
     with plain_errors():
         run = start_run(config)
         settings: CompareCells = run.settings
-        from detection.comparison import text_table
-        from search.cell_comparison import compare_cells
+        from detection.evaluation.text_tables import text_table
+        from search.analysis.cell_comparison import compare_cells
 
         cells = {name: read_cells(name) for name in settings.cells}
         results = compare_cells(settings, settings.reward, cells, run.out)
@@ -61,8 +61,8 @@ def read_cells(name: str) -> Genotype:
         FileNotFoundError: if there is no such file.
         ValueError: if it holds no cells.
     """
-    from backbone.formats import parse_genotype
-    from backbone.published import PUBLISHED
+    from backbone.cells.notations import parse_genotype
+    from backbone.cells.published import PUBLISHED
 
     if name in PUBLISHED:
         return PUBLISHED[name]

@@ -22,7 +22,7 @@ def main(config: DictConfig) -> None:
     with plain_errors():
         run = start_run(config)
 
-        from search.report import write_report
+        from search.analysis.report import write_report
 
         searches = {
             name: [Path(folder) for folder in folders]

@@ -22,7 +22,7 @@ MOST_FREQUENT = 8
 @hydra.main(version_base=None, config_path="../conf", config_name="convert_annotations")
 def main(config: DictConfig) -> None:
     with plain_errors():
-        from detection.conversion import convert_annotations
+        from detection.data.convert.convert import convert_annotations
 
         run = start_run(config)
         settings, out = run.settings, run.out

@@ -21,10 +21,10 @@ FILE_NAMES = {"json": "cells.json", "darts": "darts.txt", "enas": "enas.txt", "n
 @hydra.main(version_base=None, config_path="../conf", config_name="convert_cells")
 def main(config: DictConfig) -> None:
     with plain_errors():
-        from backbone.artifacts import write_text
-        from backbone.drawing import draw_genotype
-        from backbone.formats import format_genotype, parse_genotype
-        from backbone.published import PUBLISHED
+        from backbone.cells.drawing import draw_genotype
+        from backbone.cells.notations import format_genotype, parse_genotype
+        from backbone.cells.published import PUBLISHED
+        from backbone.io.files import write_text
 
         run = start_run(config)
         settings = run.settings

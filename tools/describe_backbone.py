@@ -28,11 +28,11 @@ def main(config: DictConfig) -> None:
 
 
 def describe_backbone(settings: DescribeBackbone, out: Path) -> None:
-    from backbone.cost import measure_cost, measure_memory
-    from backbone.drawing import draw_genotype
-    from backbone.network import CellNetwork
-    from backbone.specs import describe_source, unbuilt
-    from backbone.stages import describe_stages
+    from backbone.cells.drawing import draw_genotype
+    from backbone.models.backbone import describe_source, unbuilt
+    from backbone.models.cell_network import CellNetwork
+    from backbone.profile.complexity import measure_cost, measure_memory
+    from backbone.profile.summary import describe_stages
 
     backbone = unbuilt(describe_source(settings.backbone, stem=settings.stem))
     side, batch = settings.side_px, settings.batch_size

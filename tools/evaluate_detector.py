@@ -23,14 +23,14 @@ from _entry import start_tool
 from _run import plain_errors, start_run
 
 if TYPE_CHECKING:
-    from detection.scoring import Scored
+    from detection.engine.scoring import Scored
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="evaluate_detector")
 def main(config: DictConfig) -> None:
     with plain_errors():
         run = start_run(config)
-        from detection.processes import joined_processes
+        from detection.engine.processes import joined_processes
 
         with joined_processes() as rank:
             evaluate(run.settings, run.out, rank=rank)
@@ -39,8 +39,8 @@ def main(config: DictConfig) -> None:
 
 
 def evaluate(settings: EvaluateDetector, out: Path, *, rank: int) -> None:
-    from detection.annotations import CocoAnnotations
-    from detection.scoring import detect_with_file, scored_detector_file, scored_results_file
+    from detection.data.coco import CocoAnnotations
+    from detection.engine.scoring import detect_with_file, scored_detector_file, scored_results_file
 
     annotations = CocoAnnotations.load(settings.annotations, bad_boxes=settings.bad_boxes)
     if settings.results:
@@ -64,9 +64,9 @@ def evaluate(settings: EvaluateDetector, out: Path, *, rank: int) -> None:
 
 
 def report(settings: EvaluateDetector, scored: Scored, out: Path) -> None:
-    from detection.comparison import describe_metrics, text_table
-    from detection.evaluation_report import ReportOptions, class_rows, describe_errors
-    from detection.localization import describe_localization
+    from detection.evaluation.localization import describe_localization
+    from detection.evaluation.report import ReportOptions, class_rows, describe_errors
+    from detection.evaluation.text_tables import describe_metrics, text_table
 
     options = ReportOptions(
         backend=settings.backend, score_threshold=settings.score_threshold, plots=settings.plots

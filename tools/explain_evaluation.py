@@ -20,10 +20,10 @@ from _run import plain_errors, start_run
 @hydra.main(version_base=None, config_path="../conf", config_name="explain_evaluation")
 def main(config: DictConfig) -> None:
     with plain_errors():
-        from backbone.artifacts import write_json
-        from detection.evaluation_comparison import describe, explain
-        from detection.evaluation_files import Recorded
-        from detection.tables import CocoTruth
+        from backbone.io.files import write_json
+        from detection.evaluation.compare import describe, explain
+        from detection.evaluation.files import Recorded
+        from detection.evaluation.tables import CocoTruth
 
         run = start_run(config)
         settings: ExplainEvaluation = run.settings

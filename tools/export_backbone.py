@@ -18,9 +18,9 @@ from _run import plain_errors, start_run
 @hydra.main(version_base=None, config_path="../conf", config_name="export_backbone")
 def main(config: DictConfig) -> None:
     with plain_errors():
-        from backbone.classifier import load_classifier
-        from backbone.export import FORMATS, export_network
-        from backbone.specs import build_backbone
+        from backbone.models.backbone import build_backbone
+        from backbone.models.classifier import load_classifier
+        from backbone.models.export import FORMATS, export_network
 
         run = start_run(config)
         settings = run.settings

@@ -22,8 +22,8 @@ from _run import plain_errors, start_run
 @hydra.main(version_base=None, config_path="../conf", config_name="export_detector")
 def main(config: DictConfig) -> None:
     with plain_errors():
-        from detection.annotations import CocoAnnotations
-        from detection.export import export_detector
+        from detection.data.coco import CocoAnnotations
+        from detection.engine.export import export_detector
 
         run = start_run(config)
         settings = run.settings

@@ -16,7 +16,7 @@ from _run import plain_errors, start_run
 @hydra.main(version_base=None, config_path="../conf", config_name="import_weights")
 def main(config: DictConfig) -> None:
     with plain_errors():
-        from backbone.released import import_weights
+        from backbone.models.timm_import import import_weights
 
         run = start_run(config)
         settings = run.settings

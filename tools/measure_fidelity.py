@@ -22,7 +22,7 @@ from _search_schemas import MeasureFidelity
 
 if TYPE_CHECKING:
     from search.config import ProxyConfig
-    from search.reward import Reward
+    from search.rewards.base import Reward
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="measure_fidelity")
@@ -36,9 +36,9 @@ def main(config: DictConfig) -> None:
             )
             for changes in settings.cheap
         }
-        from detection.comparison import text_table
-        from search.fidelity import measure_fidelity
-        from search.reward import ProxyAccuracy
+        from detection.evaluation.text_tables import text_table
+        from search.analysis.fidelity import measure_fidelity
+        from search.rewards.proxy import ProxyAccuracy
 
         dear = ProxyAccuracy(settings.reward)
         cheap: dict[str, Reward] = {name: ProxyAccuracy(proxy) for name, proxy in proxies.items()}
@@ -75,7 +75,7 @@ def changed(proxy: ProxyConfig, changes: dict[str, Any]) -> ProxyConfig:
 def zero_cost_rewards(settings: MeasureFidelity) -> dict[str, Reward]:
     """Return the scores without training that are asked for."""
     from search.config import ZeroCostConfig
-    from search.zero_cost import ZeroCostReward
+    from search.rewards.zero_cost import ZeroCostReward
 
     return {
         score: ZeroCostReward(

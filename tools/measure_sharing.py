@@ -20,8 +20,8 @@ def main(config: DictConfig) -> None:
     with plain_errors():
         run = start_run(config)
 
-        from detection.comparison import text_table
-        from search.sharing import measure_sharing
+        from detection.evaluation.text_tables import text_table
+        from search.analysis.supernet_ranking import measure_sharing
 
         result = measure_sharing(run.settings, run.settings.reward, run.out)
         for logger in run.loggers:

@@ -26,10 +26,10 @@ def main(config: DictConfig) -> None:
     with plain_errors():
         import torch
 
-        from detection.predict import find_images, predict_images
-        from detection.video import FrameChoice, is_video, predict_video
-        from detection.views import Vision
-        from detection.weights import load_detector
+        from detection.engine.predict import find_images, predict_images
+        from detection.engine.tta import Vision
+        from detection.engine.video import FrameChoice, is_video, predict_video
+        from detection.models.checkpoint import load_detector
 
         run = start_run(config)
         settings: Predict = run.settings

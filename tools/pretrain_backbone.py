@@ -18,7 +18,7 @@ from _run import plain_errors, start_run
 @hydra.main(version_base=None, config_path="../conf", config_name="pretrain_backbone")
 def main(config: DictConfig) -> None:
     with plain_errors():
-        from backbone.pretrain import pretrain_backbone
+        from backbone.training.pretrain import pretrain_backbone
 
         run = start_run(config)
         result = pretrain_backbone(run.settings, run.out, loggers=run.loggers)

@@ -24,9 +24,9 @@ from _run import plain_errors, start_run
 from _search_schemas import ReplayStrategies
 
 if TYPE_CHECKING:
+    from search.analysis.replay import Efficiency, Replay
     from search.config import StrategyConfig
-    from search.replay import Efficiency, Replay
-    from search.table import TableReward
+    from search.rewards.tabular import TableReward
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="replay_strategies")
@@ -36,11 +36,11 @@ def main(config: DictConfig) -> None:
         settings: ReplayStrategies = run.settings
         strategies = dict(named_strategy(entry) for entry in settings.strategies)
 
-        from backbone.artifacts import write_json
-        from backbone.provenance import plain
-        from detection.comparison import text_table
-        from search.replay import best_share, draw_replays, summarize
-        from search.table import TableReward
+        from backbone.io.files import write_json
+        from backbone.io.provenance import plain
+        from detection.evaluation.text_tables import text_table
+        from search.analysis.replay import best_share, draw_replays, summarize
+        from search.rewards.tabular import TableReward
 
         table = TableReward(settings.table)
         rewards = [row.reward for row in table.rows]
@@ -108,7 +108,7 @@ def replay_all(
     import optuna
     from tqdm import tqdm
 
-    from search.replay import replay
+    from search.analysis.replay import replay
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study
     seeds = range(settings.seed, settings.seed + settings.num_seeds)

@@ -28,13 +28,13 @@ from omegaconf import DictConfig, OmegaConf
 from _entry import start_tool
 from _run import build_loggers, finish_loggers, log_images, named_bar, plain_errors, start_run
 from _schemas import RunPipeline
-from search.processes import end_with_parent
+from search.execution.processes import end_with_parent
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
     from lightning.pytorch.loggers import Logger
 
-    from detection.comparison import Contestant
+    from detection.evaluation.text_tables import Contestant
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="run_pipeline")
@@ -70,8 +70,8 @@ def _make_data(settings: RunPipeline) -> None:
 
 
 def _search(settings: RunPipeline, out: Path, loggers: Sequence[Logger]) -> tuple[Path, float]:
-    from search.reward import ProxyAccuracy
-    from search.study import TrialRecord, search_cells
+    from search.rewards.proxy import ProxyAccuracy
+    from search.study.study import TrialRecord, search_cells
 
     def log(trial: TrialRecord) -> None:
         for logger in loggers:
@@ -86,11 +86,11 @@ def _search(settings: RunPipeline, out: Path, loggers: Sequence[Logger]) -> tupl
 
 def _roads(settings: RunPipeline, cells: Path, out: Path) -> list[_Road]:
     """Return the ways of all backbones, the searched one's first."""
-    from backbone.cost import measure_cost, sized_spec
-    from backbone.genotype import Genotype
-    from backbone.network import penultimate_filters
-    from backbone.published import PUBLISHED
-    from backbone.specs import build_backbone
+    from backbone.cells.genotype import Genotype
+    from backbone.cells.published import PUBLISHED
+    from backbone.models.backbone import build_backbone
+    from backbone.models.cell_network import penultimate_filters
+    from backbone.profile.complexity import measure_cost, sized_spec
 
     side, num_cells = settings.training.data.shortest_side_px, settings.num_cells
     genotype = Genotype.load(cells)
@@ -175,12 +175,12 @@ def _train(
     settings: RunPipeline, road: _Road, loggers: Sequence[Logger], callbacks: Sequence[Callback]
 ) -> Contestant:
     """Pretrain a backbone, train a detector on it and put down what came out."""
-    from backbone.cost import measure_cost
-    from backbone.pretrain import pretrain_backbone
-    from backbone.specs import build_backbone
-    from detection.comparison import Contestant, headline
-    from detection.showcase import draw_showcase
-    from detection.training import train_detector
+    from backbone.models.backbone import build_backbone
+    from backbone.profile.complexity import measure_cost
+    from backbone.training.pretrain import pretrain_backbone
+    from detection.engine.showcase import draw_showcase
+    from detection.engine.train import train_detector
+    from detection.evaluation.text_tables import Contestant, headline
 
     name, spec, out = road.name, road.spec, road.out
     pretrained = pretrain_backbone(
@@ -214,9 +214,9 @@ def _train(
 def _report(
     settings: RunPipeline, out: Path, roads: Sequence[_Road], contestants: Sequence[Contestant]
 ) -> None:
-    from backbone.artifacts import write_json
-    from backbone.page import Picture, Table, write_page
-    from detection.comparison import comparison_rows, text_table
+    from backbone.io.files import write_json
+    from backbone.io.html import Picture, Table, write_page
+    from detection.evaluation.text_tables import comparison_rows, text_table
 
     head, rows = comparison_rows(contestants)
     side = settings.training.data.shortest_side_px

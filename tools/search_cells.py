@@ -24,8 +24,8 @@ def main(config: DictConfig) -> None:
         settings, out = run.settings, run.out
 
         from _rewards import build_reward, build_score
-        from search.report import write_report
-        from search.study import TrialRecord, search_cells, search_control
+        from search.analysis.report import write_report
+        from search.study.study import TrialRecord, search_cells, search_control
 
         def log(trial: TrialRecord) -> None:
             for logger in run.loggers:

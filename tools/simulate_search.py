@@ -24,12 +24,12 @@ def main(config: DictConfig) -> None:
 
         import optuna
 
-        from backbone.artifacts import write_json
-        from search.simulation import simulate_search
+        from backbone.io.files import write_json
+        from search.analysis.simulation import simulate_search
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         # Every simulated failure is announced as a real one is; here their number is enough.
-        logging.getLogger("search.trials").setLevel(logging.ERROR)
+        logging.getLogger("search.study.driver").setLevel(logging.ERROR)
         result = simulate_search(run.settings.search(), workers, run.out)
         path = run.out / "simulation.json"
         write_json(path, asdict(result))

@@ -21,7 +21,8 @@ def main(config: DictConfig) -> None:
         settings, path = run.settings, run.out / "rewards.jsonl"
 
         from _rewards import build_reward
-        from search.table import read_table, record_table
+        from search.analysis.reward_table import record_table
+        from search.rewards.tabular import read_table
 
         num_failed = record_table(
             path,

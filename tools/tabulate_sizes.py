@@ -20,8 +20,8 @@ TABLE = re.compile(r"(?<=<!-- sizes -->\n).*(?=<!-- /sizes -->)", re.DOTALL)
 @hydra.main(version_base=None, config_path="../conf", config_name="tabulate_sizes")
 def main(config: DictConfig) -> None:
     with plain_errors():
-        from backbone.artifacts import write_text
-        from backbone.reference import tabulate_sizes
+        from backbone.io.files import write_text
+        from backbone.profile.published_sizes import tabulate_sizes
 
         path = Path(start_run(config).settings.out)
         text = path.read_text(encoding="utf-8")

@@ -24,9 +24,9 @@ from _run import log_images, plain_errors, start_run
 @hydra.main(version_base=None, config_path="../conf", config_name="train_detector")
 def main(config: DictConfig) -> None:
     with plain_errors():
-        from detection.comparison import describe_metrics, headline
-        from detection.showcase import draw_showcase
-        from detection.training import train_detector
+        from detection.engine.showcase import draw_showcase
+        from detection.engine.train import train_detector
+        from detection.evaluation.text_tables import describe_metrics, headline
 
         run = start_run(config)
         settings, out = run.settings, run.out
@@ -45,7 +45,7 @@ def main(config: DictConfig) -> None:
 
 
 def _try(settings: TrainDetector) -> int:
-    from detection.dry_run import try_training
+    from detection.engine.dry_run import try_training
 
     outcome = try_training(settings)
     print(outcome.describe())

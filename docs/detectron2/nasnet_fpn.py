@@ -10,7 +10,7 @@ import detectron2
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig
 
-from detection.detectron2_registry import nasdet_backbone
+from detection.models.detectron2.registry import nasdet_backbone
 
 _common = Path(detectron2.__file__).parent / "model_zoo" / "configs" / "common"
 

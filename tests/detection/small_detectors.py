@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from backbone.specs import build_backbone
+from backbone.models.backbone import build_backbone
 from detection.config import (
     Detectron2CascadeConfig,
     Detectron2DetectorConfig,
@@ -13,7 +13,8 @@ from detection.config import (
     TorchvisionDetectorConfig,
     TorchvisionRetinaNetConfig,
 )
-from detection.detector import Target, build_detector
+from detection.models.build import build_detector
+from detection.structures import Target
 
 needs_detectron2 = (
     pytest.mark.detectron2,

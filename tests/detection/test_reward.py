@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from backbone.images import read_image
-from backbone.provenance import Provenance
+from backbone.io.provenance import Provenance
+from backbone.training.images import read_image
 from detection.config import (
     DetectionDataConfig,
     DetectionRewardConfig,
@@ -17,14 +17,14 @@ from detection.config import (
     TorchvisionDetectorConfig,
     TrainDetectorConfig,
 )
-from detection.data import load_split
-from detection.evaluation import evaluate_coco
+from detection.data.dataset import load_split
+from detection.engine.train import train_detector
+from detection.engine.train_step import training_steps
+from detection.evaluation.metrics import evaluate_coco
+from detection.evaluation.tables import CocoTruth
+from detection.models.checkpoint import load_detector
 from detection.reward import DetectionReward
-from detection.steps import training_steps
-from detection.tables import CocoTruth
-from detection.training import train_detector
-from detection.weights import load_detector
-from search.reward import Pruned, Reward
+from search.rewards.base import Pruned, Reward
 from search.space import SearchSpace
 
 SIDE = 64
@@ -199,11 +199,13 @@ def test_files_are_read_once_however_many_genotypes_are_rewarded(config, monkeyp
         read.append(path)
         return read_image(path, size=size)
 
-    monkeypatch.setattr("detection.data.read_image", counted)
+    monkeypatch.setattr("detection.data.dataset.read_image", counted)
     reward = DetectionReward(replace(config, max_train_images=6, max_val_images=3))
     reward_of(reward, CELLS)
-    monkeypatch.setattr("detection.tables.read_coco", lambda path: pytest.fail(f"{path} again"))
-    monkeypatch.setattr("detection.annotations.read_coco", lambda path: pytest.fail("again"))
+    monkeypatch.setattr(
+        "detection.evaluation.tables.read_coco", lambda path: pytest.fail(f"{path} again")
+    )
+    monkeypatch.setattr("detection.data.coco.read_coco", lambda path: pytest.fail("again"))
     reward_of(reward, OTHER_CELLS)
     assert len(read) == len(set(read)) == 9
 

@@ -6,8 +6,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backbone.genotype import NASNET_OPERATIONS, Block, CellSpec, Edge, Genotype
-from backbone.published import DARTS_V2, NASNET_A, PNASNET_5
+from backbone.cells.genotype import NASNET_OPERATIONS, Block, CellSpec, Edge, Genotype
+from backbone.cells.published import DARTS_V2, NASNET_A, PNASNET_5
 from search.config import SpaceConfig
 from search.randomness import stream
 from search.space import SearchSpace, build_space

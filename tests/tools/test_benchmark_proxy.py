@@ -11,7 +11,7 @@ from _plain_loop import train_plainly
 from benchmark_proxy import measure, summarize
 from search.config import ProxyConfig
 from search.randomness import stream
-from search.reward import ProxyAccuracy
+from search.rewards.proxy import ProxyAccuracy
 from search.space import SearchSpace
 
 ROOT = Path(__file__).parents[2]

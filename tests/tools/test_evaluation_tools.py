@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 
 from _detection_schemas import BenchmarkEvaluation, EvaluateDetector
-from backbone.specs import LEVELS, build_backbone
+from backbone.models.backbone import LEVELS, build_backbone
 from benchmark_evaluation import REFERENCE, make_files, run_fast, run_reference_as_it_comes, table
-from detection.annotations import CocoAnnotations
 from detection.config import TorchvisionDetectorConfig
-from detection.detector import build_detector
-from detection.evaluation_files import Recorded
-from detection.evaluation_report import ReportOptions
-from detection.scoring import detect_with_file, scored_detector_file, scored_results_file
-from detection.weights import DetectorInfo, save_detector
+from detection.data.coco import CocoAnnotations
+from detection.engine.scoring import detect_with_file, scored_detector_file, scored_results_file
+from detection.evaluation.files import Recorded
+from detection.evaluation.report import ReportOptions
+from detection.models.build import build_detector
+from detection.models.checkpoint import DetectorInfo, save_detector
 
 ROOT = Path(__file__).parents[2]
 SIDE = 64

@@ -9,12 +9,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from _schemas import register_schemas
-from detection.annotations import CocoAnnotations
 from detection.config import ConversionConfig
-from detection.conversion import convert_annotations
-from detection.evaluation_report import ReportOptions
-from detection.scoring import detect_with_file, scored_detector_file
-from detection.training import train_detector
+from detection.data.coco import CocoAnnotations
+from detection.data.convert.convert import convert_annotations
+from detection.engine.scoring import detect_with_file, scored_detector_file
+from detection.engine.train import train_detector
+from detection.evaluation.report import ReportOptions
 
 CONF = Path(__file__).parents[2] / "conf"
 SIDE = 64

@@ -12,8 +12,8 @@ from _run import LoggerConfig
 from _search_schemas import MeasureFidelity
 from search.config import SharedConfig, SpaceConfig
 from search.randomness import stream
+from search.rewards.tabular import FORMAT
 from search.space import build_space
-from search.table import FORMAT
 
 ROOT = Path(__file__).parents[2]
 

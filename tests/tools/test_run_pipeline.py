@@ -8,9 +8,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from _schemas import register_schemas
-from backbone.cost import measure_cost
-from backbone.published import PUBLISHED
-from backbone.specs import build_backbone
+from backbone.cells.published import PUBLISHED
+from backbone.models.backbone import build_backbone
+from backbone.profile.complexity import measure_cost
 from run_pipeline import _roads
 
 

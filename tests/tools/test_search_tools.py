@@ -16,7 +16,7 @@ from _search_schemas import CompareSearches, ReplayStrategies
 from replay_strategies import named_strategy
 from search.config import ControllerConfig, EvolutionConfig, RandomConfig
 from search.randomness import stream
-from search.table import read_table
+from search.rewards.tabular import read_table
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["space.operations=[identity,max_pool_3x3]", "space.num_blocks=1"]

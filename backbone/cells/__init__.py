@@ -1,0 +1,1 @@
+"""Genotypes: the cells that a search finds, published ones, other notations, drawings."""

@@ -1,0 +1,1 @@
+"""Files, provenance, HTML pages and the process environment."""

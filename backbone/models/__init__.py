@@ -1,0 +1,1 @@
+"""Networks: operations, cells, backbones, classifiers, and their weights."""

@@ -1,0 +1,1 @@
+"""Classifier training: images, augmentation, optimization, pretraining."""

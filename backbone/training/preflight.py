@@ -1,0 +1,207 @@
+"""What a training will take, from a few measured steps, before it starts."""
+
+from __future__ import annotations
+
+import copy
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from backbone.config import PretrainConfig
+from backbone.profile.memory import LiveBytes
+from backbone.training.images import CACHE_BYTES
+from backbone.training.module import ClassifierModule
+from backbone.training.trainer import local_rank
+
+PROBE_IMAGES = 8
+"""Images per measured step, at most; the rest is extrapolated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a training will take."""
+
+    peak_bytes: int
+    """Most memory of one process: on a GPU that of its tensors, else of the whole process."""
+    available_bytes: int
+    """Memory that there is for it."""
+    seconds_per_epoch: float
+    """Without the time for which reading images keeps the device waiting."""
+    largest_batch: int
+    """Images per step that would fit."""
+
+    def describe(self) -> str:
+        """Return a line for people."""
+        minutes = self.seconds_per_epoch / 60
+        duration = f"{minutes:.1f} min" if minutes >= 1 else f"{self.seconds_per_epoch:.1f} s"
+        return (
+            f"preflight: {_gib(self.peak_bytes)} of {_gib(self.available_bytes)} available, "
+            f"about {duration} per epoch"
+        )
+
+    def check(self) -> None:
+        """Refuse a training that cannot fit.
+
+        Raises:
+            ValueError: with what would help.
+        """
+        if self.peak_bytes <= self.available_bytes:
+            return
+        smaller = (
+            f"recipe.batch_size={self.largest_batch} or less, "
+            if self.largest_batch
+            else "a smaller network, "
+        )
+        raise ValueError(
+            f"the training needs {_gib(self.peak_bytes)} of memory and "
+            f"{_gib(self.available_bytes)} are available; take {smaller}"
+            "activation_checkpointing=true, or precision=bf16-mixed"
+        )
+
+
+def forecast(
+    step: Callable[[int], object],
+    *,
+    batch_size: int,
+    steps_per_epoch: int,
+    device: torch.device,
+    present_bytes: int = 0,
+    data_bytes: int = 0,
+) -> Forecast:
+    """Measure a few small steps and extrapolate to the training's own.
+
+    Args:
+        step: does a training step, optimizer included, on so many images.
+        batch_size: images per step of the training.
+        steps_per_epoch: steps.
+        device: where it will run.
+        present_bytes: of tensors that ``step`` has and this process holds already a second time.
+        data_bytes: that the process will hold besides, such as images kept in memory.
+    """
+    base = 0 if device.type == "cuda" else peak_bytes(device)
+    available = available_bytes(device) + base
+    large = min(batch_size, PROBE_IMAGES)
+    # Of one image a batch normalization over one pixel has no statistics.
+    small = max(large // 2, 2) if large > 2 else large
+    (small_seconds, small_bytes), (seconds, live) = (
+        _measure(step, count, device) for count in (small, large)
+    )
+    more = (batch_size - large) / max(large - small, 1)
+    fixed = base - present_bytes + data_bytes
+    per_image = (live - small_bytes) / max(large - small, 1)
+    room = available - fixed - live
+    return Forecast(
+        peak_bytes=fixed + live + round((live - small_bytes) * more),
+        available_bytes=available,
+        # A step costs something even without images, so the time does not simply scale.
+        seconds_per_epoch=steps_per_epoch
+        * (seconds + max(seconds - small_seconds, 0.5 * seconds * (1 - small / large)) * more),
+        largest_batch=max(large + int(room / per_image), 0) if per_image > 0 else batch_size,
+    )
+
+
+def forecast_pretraining(
+    config: PretrainConfig, module: ClassifierModule, *, image: Tensor, num_images: int
+) -> Forecast:
+    """Say what the training will take, from steps of a copy of it on noise.
+
+    Raises:
+        ValueError: if it cannot fit into memory.
+    """
+    recipe = config.recipe
+    wants_gpu = config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    device = torch.device("cuda", local_rank()) if wants_gpu else torch.device("cpu")
+    probe = copy.deepcopy(module).to(device).train()
+    optimizer = probe.configure_optimizers()["optimizer"]
+    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(config.precision)
+    shape = image.shape
+    if recipe.image_side_px:
+        shape = torch.Size((3, recipe.image_side_px, recipe.image_side_px))
+
+    def step(num_images: int) -> None:
+        images = torch.randint(256, (num_images, *shape), dtype=torch.uint8, device=device)
+        labels = torch.zeros(num_images, dtype=torch.int64, device=device)
+        with torch.autocast(device.type, kind, enabled=kind is not None):
+            loss = probe.loss(images, labels)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    weights = sum(p.numel() * p.element_size() for p in probe.parameters())
+    with torch.random.fork_rng():
+        prediction = forecast(
+            step,
+            batch_size=min(recipe.batch_size, num_images),
+            steps_per_epoch=module.steps_per_epoch,
+            device=device,
+            present_bytes=0 if wants_gpu else weights,
+            data_bytes=0 if wants_gpu else min(num_images * image.numel(), CACHE_BYTES),
+        )
+    if wants_gpu:  # leave the device as it was
+        del probe, optimizer
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    if os.environ.get("RANK", "0") == "0":
+        print(prediction.describe(), flush=True)  # noqa: T201  # before a bar, for a person
+    prediction.check()
+    return prediction
+
+
+def _measure(
+    step: Callable[[int], object], num_images: int, device: torch.device
+) -> tuple[float, int]:
+    with LiveBytes() as live:
+        step(num_images)
+    durations = []
+    for _ in range(2):
+        _wait(device)
+        start = time.perf_counter()
+        step(num_images)
+        _wait(device)
+        durations.append(time.perf_counter() - start)
+    return min(durations), live.peak
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Return the most memory so far: of tensors on a GPU, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def available_bytes(device: torch.device) -> int:
+    """Return the memory that is free: on a GPU, or on this machine within this process's limits."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    return min([free, *_container_room()])
+
+
+def _container_room() -> list[int]:
+    """Return what control groups (version 2) leave, if they limit this process."""
+    limit, used = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current"))
+    try:
+        return [int(limit.read_text()) - int(used.read_text())]
+    except (OSError, ValueError):
+        return []
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"

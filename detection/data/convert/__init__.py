@@ -1,0 +1,1 @@
+"""Conversion between COCO, Pascal VOC, YOLO and WIDER FACE annotations."""

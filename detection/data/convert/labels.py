@@ -1,0 +1,327 @@
+"""Labelled images in one form, whatever format they come from or go to.
+
+What a format knows beyond boxes travels along as JSON (``extra``), so that a file that went to COCO
+JSON and back says what it said.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+from tqdm import trange
+
+from backbone.io.files import write_text
+from detection.config import BAD_BOXES, IMAGE_MODES
+from detection.data.coco import EDGE_PX, coco_tables
+from detection.data.columns import read_json
+from detection.data.convert.voc_xml import json_text
+
+logger = logging.getLogger(__name__)
+
+_IMAGE_KEYS = {"id", "file_name", "width", "height"}
+_BOX_KEYS = {"id", "image_id", "category_id", "bbox"}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledBox:
+    """One object."""
+
+    category: str
+    """Name of its class."""
+    xywh: tuple[float, float, float, float]
+    """Left, top, width and height in pixels; the first pixel's left edge is 0."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """What else is known of it, as JSON's types."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """One image and its objects."""
+
+    file_name: str
+    """Below the folder of images, with ``/`` between folders."""
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+    boxes: tuple[LabelledBox, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledSet:
+    """The images of one split."""
+
+    images: tuple[LabelledImage, ...]
+    folder: Path
+    """Of the image files."""
+    categories: tuple[Mapping[str, Any], ...] = ()
+    """Name and, if the format has them, id and more; empty: those that occur."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_name(name: str, source: str | Path) -> str:
+    """Return the name of a file below a folder, or refuse it.
+
+    Raises:
+        ValueError: if it is empty, absolute or leads out of the folder.
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    if not name.strip() or path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ValueError(f"{source}: file name {name!r} must lie below the folder of images")
+    return path.as_posix()
+
+
+def read_text(path: Path) -> str:
+    """Return what a text file in UTF-8 says.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read or is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"file {path} does not exist") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return width and height as the file's header tells them.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"image {path} does not exist") from error
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is not an image: {error}") from error
+
+
+def image_stems(labelled: LabelledSet) -> list[str]:
+    """Return the images' names without suffix, by which label files go.
+
+    Raises:
+        ValueError: if two are the same.
+    """
+    stems = [PurePosixPath(image.file_name).with_suffix("").as_posix() for image in labelled.images]
+    if len(set(stems)) < len(stems):
+        stem = next(s for s in stems if stems.count(s) > 1)
+        raise ValueError(
+            f"two images are called {stem!r} but for their suffix, as no label files can be"
+        )
+    return stems
+
+
+def settle_boxes(labelled: LabelledSet, *, bad_boxes: str, source: str | Path) -> LabelledSet:
+    """Refuse or leave out boxes that have no area or lie outside their image.
+
+    Raises:
+        ValueError: under ``error``, naming the first of them and how many there are.
+    """
+    if bad_boxes not in BAD_BOXES:
+        raise ValueError(f"unknown bad_boxes {bad_boxes!r}; choose from {BAD_BOXES}")
+    images, bad = [], []
+    for image in labelled.images:
+        kept = tuple(box for box in image.boxes if _is_inside(box, image))
+        bad += [(image, box) for box in image.boxes if not _is_inside(box, image)]
+        images.append(replace(image, boxes=kept))
+    if bad and bad_boxes == "error":
+        image, box = bad[0]
+        raise ValueError(
+            f"{source}: {len(bad)} boxes have no area or are outside their image, the first of "
+            f"them {list(box.xywh)} ({box.category}) in {image.file_name} of {image.width} x "
+            f"{image.height}; bad_boxes=drop leaves them out"
+        )
+    if bad:
+        logger.warning(
+            "%s: left out %d boxes that have no area or are outside their image", source, len(bad)
+        )
+    return replace(labelled, images=tuple(images))
+
+
+def _is_inside(box: LabelledBox, image: LabelledImage) -> bool:
+    x, y, width, height = box.xywh
+    return (
+        min(width, height) > 0
+        and min(x, y) >= -EDGE_PX
+        and x + width <= image.width + EDGE_PX
+        and y + height <= image.height + EDGE_PX
+    )
+
+
+def merged_categories(sets: Iterable[LabelledSet]) -> tuple[dict[str, Any], ...]:
+    """Return the categories of several splits, each with an id.
+
+    Those that a format declares keep their ids and order; further ones follow by name.
+
+    Raises:
+        ValueError: if two splits declare a name with different ids, or an id with different names.
+    """
+    sets = list(sets)
+    declared: dict[str, dict[str, Any]] = {}
+    for one in sets:
+        for category in one.categories:
+            known = declared.setdefault(category["name"], dict(category))
+            if known.get("id") != category.get("id"):
+                raise ValueError(
+                    f"category {category['name']!r} has the ids {known.get('id')} and "
+                    f"{category.get('id')} in two splits"
+                )
+    found = {box.category for one in sets for image in one.images for box in image.boxes}
+    for name in sorted(found - declared.keys()):
+        declared[name] = {"name": name}
+    taken: dict[int, str] = {}
+    for name, category in declared.items():
+        if "id" in category and taken.setdefault(category["id"], name) != name:
+            raise ValueError(
+                f"categories {taken[category['id']]!r} and {name!r} both have the id "
+                f"{category['id']} in two splits; every category needs its own"
+            )
+    free = (number for number in range(1, len(declared) + len(taken) + 1) if number not in taken)
+    return tuple({"id": next(free), **c} if "id" not in c else c for c in declared.values())
+
+
+def place_images(labelled: LabelledSet, out: Path, *, mode: str) -> None:
+    """Link or copy the images of a set into a folder; ``none`` only looks whether they exist.
+
+    Raises:
+        FileNotFoundError: if an image is missing.
+        ValueError: if there is no such mode, or something else has the place of an image.
+    """
+    if mode not in IMAGE_MODES:
+        raise ValueError(f"unknown images {mode!r}; choose from {IMAGE_MODES}")
+    for image in labelled.images:
+        source, target = labelled.folder / image.file_name, out / image.file_name
+        if not source.is_file():
+            raise FileNotFoundError(f"image {source} does not exist")
+        if mode == "none" or _is_same_entry(source, target):
+            continue
+        original = source.resolve()  # before a link that it may lead through is replaced
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_symlink() or target.is_file():
+            target.unlink()
+        if target.exists():
+            raise ValueError(f"{target} is in the way of an image")
+        if mode == "link":
+            target.symlink_to(original)
+        else:
+            shutil.copyfile(original, target)
+
+
+def _is_same_entry(source: Path, target: Path) -> bool:
+    """Say whether replacing ``target`` would remove ``source``; a link to it can be replaced."""
+    if not target.exists() or not target.samefile(source):
+        return False
+    if not target.is_symlink():
+        return True
+    return target.parent.samefile(source.parent) and target.name == source.name
+
+
+def read_coco_labels(path: Path, folder: Path, *, progress: bool = True) -> LabelledSet:
+    """Read a COCO JSON with all that its records hold.
+
+    Args:
+        path: the file.
+        folder: of the images, whose sizes must be those that the file tells.
+        progress: whether to show a bar.
+
+    Raises:
+        FileNotFoundError: if there is no such file, or no such image.
+        ValueError: if it is not COCO JSON or contradicts itself or an image.
+    """
+    data, _ = read_json(path)
+    tables = coco_tables(path, data)
+    images, categories, records = (tables[k] for k in ("image", "category", "annotation"))
+    ids, given = images.unique("id"), images.distinct_texts("file_name")
+    names = [check_name(name, path) for name in given]
+    if len(set(names)) < len(names):
+        name = next(n for n in names if names.count(n) > 1)
+        alike = [g for g, n in zip(given, names, strict=True) if n == name]
+        raise ValueError(f"{path}: the file names {alike} are all of the image {name!r}")
+    widths, heights = images.integers("width"), images.integers("height")
+    for i in trange(len(ids), desc=f"reading {path.stem}", unit="image", disable=not progress):
+        real = image_size(folder / names[i])
+        if real != (widths[i], heights[i]):
+            told = f"has size {widths[i]} x {heights[i]}"
+            images.refuse(i, f"{told}, but {names[i]} is {real[0]} x {real[1]}")
+    category_ids = categories.unique("id")
+    category_names = categories.distinct_texts("name")
+    records.unique("id")
+    places = records.places("image_id", ids[ids.argsort()])
+    labels = records.places("category_id", category_ids[category_ids.argsort()])
+    order, by_id = ids.argsort().tolist(), category_ids.argsort().tolist()
+    boxes: list[list[LabelledBox]] = [[] for _ in names]
+    xywh = records.boxes("bbox")
+    for row, place, label, box in zip(records.rows, places, labels, xywh.tolist(), strict=True):
+        extra = {"id": int(row["id"])} | {k: v for k, v in row.items() if k not in _BOX_KEYS}
+        name = category_names[by_id[int(label)]]
+        boxes[order[int(place)]].append(LabelledBox(name, tuple(box), extra))
+    return LabelledSet(
+        images=tuple(
+            LabelledImage(
+                names[i],
+                int(widths[i]),
+                int(heights[i]),
+                tuple(boxes[i]),
+                {"id": int(ids[i])} | {k: v for k, v in row.items() if k not in _IMAGE_KEYS},
+            )
+            for i, row in enumerate(images.rows)
+        ),
+        folder=folder,
+        categories=tuple(categories.rows),
+        extra={k: v for k, v in data.items() if k not in ("images", "annotations", "categories")},
+    )
+
+
+def write_coco_labels(
+    labelled: LabelledSet, path: Path, categories: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write a COCO JSON; ids that the set does not have are given in its order."""
+    ids = {category["name"]: category["id"] for category in categories}
+    images = [
+        {**i.extra, "id": number, "file_name": i.file_name, "width": i.width, "height": i.height}
+        for number, i in zip(_ids(labelled.images), labelled.images, strict=True)
+    ]
+    pairs = [
+        (image["id"], box)
+        for image, one in zip(images, labelled.images, strict=True)
+        for box in one.boxes
+    ]
+    annotations = [
+        {
+            "area": box.xywh[2] * box.xywh[3],
+            "iscrowd": 0,
+            **box.extra,
+            "id": number,
+            "image_id": image_id,
+            "category_id": ids[box.category],
+            "bbox": list(box.xywh),
+        }
+        for number, (image_id, box) in zip(_ids([b for _, b in pairs]), pairs, strict=True)
+    ]
+    data = {
+        **labelled.extra,
+        "images": images,
+        "annotations": annotations,
+        "categories": [dict(category) for category in categories],
+    }
+    write_text(path, json_text(data) + "\n")
+
+
+def _ids(items: Sequence[LabelledImage] | Sequence[LabelledBox]) -> list[int]:
+    """Return each item's own id, or 1, 2, ... if not every one has its own."""
+    own = [item.extra.get("id") for item in items]
+    distinct = all(isinstance(i, int) for i in own) and len(set(own)) == len(own)
+    return [int(i) for i in own if i is not None] if distinct else list(range(1, len(own) + 1))

@@ -1,0 +1,1 @@
+"""COCO metrics, error analysis, reports and comparisons."""

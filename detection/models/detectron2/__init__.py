@@ -1,0 +1,1 @@
+"""Detectors built from detectron2's parts."""

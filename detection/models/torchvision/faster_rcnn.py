@@ -1,0 +1,172 @@
+"""Faster R-CNN from torchvision's parts, with FPN or without a neck.
+
+Its ``GeneralizedRCNN`` is left out: resizing and normalization are the data's and the backbone's
+business here, the same for both engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import (
+    Conv2dNormActivation,
+    FeaturePyramidNetwork,
+    MultiScaleRoIAlign,
+    RoIAlign,
+)
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from backbone.models.backbone import Backbone
+from backbone.models.c4_split import SPLIT_STRIDE, Halves
+from detection.config import DetectorConfig
+from detection.models.c4 import SINGLE_LEVEL, CropHead, SingleMap
+from detection.models.detector import Detector
+from detection.structures import Detections, Target, batch_images
+
+BOX_LOSSES = ("loss_rpn_box_reg", "loss_box_reg")
+"""Torchvision's names of the losses of places."""
+
+
+class ClassAgnosticPredictor(nn.Module):
+    """Class scores, and one refined box for all classes, repeated as ``RoIHeads`` expects it."""
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.cls_score = nn.Linear(in_channels, num_classes)
+        self.bbox_pred = nn.Linear(in_channels, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (R, in_channels) to scores (R, num_classes) and boxes (R, 4 * num_classes)."""
+        return self.cls_score(x), self.bbox_pred(x).repeat(1, self.num_classes)
+
+
+class SingleMapCrops(nn.Module):
+    """Crops of the one map, as ``RoIHeads`` asks for them.
+
+    ``MultiScaleRoIAlign`` would read it half a pixel off: it has no ``aligned``.
+    """
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        self.align = RoIAlign(config.crop_side, 1 / SPLIT_STRIDE, config.roi_samples, aligned=True)
+
+    def forward(
+        self, maps: dict[str, Tensor], boxes: list[Tensor], image_sizes: list[tuple[int, int]]
+    ) -> Tensor:
+        """Return (R, C, crop_side, crop_side) for R boxes in all."""
+        return self.align(maps[SINGLE_LEVEL], boxes)
+
+
+class TorchvisionDetector(Detector):
+    """``Detector`` from ``torchvision.models.detection``."""
+
+    def __init__(self, backbone: Backbone, *, num_classes: int, config: DetectorConfig) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.num_classes = num_classes
+        self.box_loss_weight = config.box_loss_weight
+        self.neck: nn.Module
+        if config.neck == "none":
+            halves = Halves(backbone)
+            self.neck = SingleMap(halves)
+            self.rpn = _build_rpn(config, halves.channels)
+            features = halves.out_channels
+            crops: nn.Module = SingleMapCrops(config)
+            box_head: nn.Module = nn.Sequential(
+                CropHead(halves), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+            )
+        else:
+            self.neck = _build_pyramid(backbone, config)
+            self.rpn = _build_rpn(config, config.neck_channels)
+            features = config.head_features
+            crops = MultiScaleRoIAlign(
+                list(backbone.out)[: config.crop_levels or None],
+                output_size=config.crop_side,
+                sampling_ratio=config.roi_samples,
+            )
+            box_head = TwoMLPHead(config.neck_channels * config.crop_side**2, features)
+        predictor = ClassAgnosticPredictor if config.class_agnostic_boxes else FastRCNNPredictor
+        self.roi_heads = RoIHeads(
+            crops,
+            box_head,
+            predictor(features, num_classes + 1),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=config.roi_batch,
+            positive_fraction=config.roi_positive_fraction,
+            bbox_reg_weights=None,
+            score_thresh=config.score_threshold,
+            nms_thresh=config.nms_threshold,
+            detections_per_img=config.max_detections,
+        )
+
+    def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
+        assert self.training
+        # torchvision counts the background as class 0.
+        truths = [{"boxes": t.boxes, "labels": t.labels + 1} for t in targets]
+        _, losses = self._run(images, truths)
+        return {n: v * self.box_loss_weight if n in BOX_LOSSES else v for n, v in losses.items()}
+
+    def predict(self, images: Sequence[Tensor]) -> list[Detections]:
+        assert not self.training
+        found, _ = self._run(images, None)
+        return [Detections(f["boxes"], f["scores"], f["labels"] - 1) for f in found]
+
+    def _run(
+        self, images: Sequence[Tensor], truths: list[dict[str, Tensor]] | None
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        batch, sizes = batch_images(images)
+        is_pyramid = not isinstance(self.neck, SingleMap)
+        maps = self.neck(self.backbone(batch) if is_pyramid else batch)
+        proposals, rpn_losses = self.rpn(ImageList(batch, sizes), maps, truths)
+        found, head_losses = self.roi_heads(maps, proposals, sizes, truths)
+        return found, {**rpn_losses, **head_losses}
+
+
+def _build_pyramid(backbone: Backbone, config: DetectorConfig) -> FeaturePyramidNetwork:
+    pooled = len(config.anchor_sizes) > len(backbone.out)
+    return FeaturePyramidNetwork(
+        list(backbone.channels.values()),
+        config.neck_channels,
+        extra_blocks=LastLevelMaxPool() if pooled else None,
+        norm_layer=nn.BatchNorm2d if config.neck_norm == "batch" else None,
+    )
+
+
+def _build_rpn(config: DetectorConfig, channels: int) -> RegionProposalNetwork:
+    # One map has anchors of all sizes; of several each has its own.
+    sizes = [config.anchor_sizes] if config.neck == "none" else [[s] for s in config.anchor_sizes]
+    ratios = tuple(config.anchor_ratios)
+    anchors = AnchorGenerator(tuple(tuple(level) for level in sizes), (ratios,) * len(sizes))
+    return RegionProposalNetwork(
+        anchors,
+        _build_rpn_head(config, channels, anchors.num_anchors_per_location()[0]),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=config.rpn_batch,
+        positive_fraction=0.5,
+        pre_nms_top_n={
+            "training": config.rpn_candidates_train,
+            "testing": config.rpn_candidates_test,
+        },
+        post_nms_top_n={"training": config.proposals_train, "testing": config.proposals_test},
+        nms_thresh=0.7,
+    )
+
+
+def _build_rpn_head(config: DetectorConfig, channels: int, num_anchors: int) -> RPNHead:
+    width = config.rpn_channels or channels
+    head = RPNHead(width, num_anchors)
+    if width != channels:  # its own hidden layer is always as wide as the maps
+        convolution = Conv2dNormActivation(channels, width, kernel_size=3, norm_layer=None)
+        nn.init.normal_(convolution[0].weight, std=0.01)
+        nn.init.zeros_(convolution[0].bias)
+        head.conv = nn.Sequential(convolution)
+    return head

@@ -1,0 +1,1 @@
+"""Studies of searches and rewards: rank correlation, fidelity, replay, simulation, reports."""

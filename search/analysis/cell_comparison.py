@@ -1,0 +1,225 @@
+"""Cells against cells: the same training at the same cost, several seeds, test images.
+
+What a search maximizes is a cheap stand-in, and its best is partly luck. Here its winner meets
+other cells where neither counts: in larger networks, with other seeds, on images that no trial saw.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from backbone.cells.genotype import Genotype
+from backbone.config import MIN_WIDTH
+from backbone.io.files import write_text
+from backbone.profile.complexity import count_mult_adds
+from search.analysis.reward_log import MeasurementLog
+from search.config import CellComparisonConfig, ProxyConfig
+from search.execution.local import run_tasks, running_executor
+from search.execution.worker import Evaluator, Task
+from search.rewards.base import ReportStep
+from search.rewards.fit import ProxyNetwork, train_proxy
+from search.rewards.image_tensors import ImageTensors
+from search.rewards.proxy import ProxyAccuracy
+
+LOG_NAME = "measurements.jsonl"
+MEASURED_WIDTH = 8
+"""Of the network whose multiply-adds say how wide another one has to be."""
+
+
+@dataclass(frozen=True)
+class ScaledAccuracy:
+    """A proxy training's accuracy, 0 to 1, of networks that are as wide as their cost allows."""
+
+    base: ProxyAccuracy
+    """Training and images; its ``first_filters`` is not used."""
+    mult_adds: float
+    """That each network comes as near to as a whole number of filters can."""
+
+    @property
+    def unseen(self) -> None:
+        """Which images it scores on is the base's to say."""
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        proxy = dict(self.base.arguments["proxy"])
+        del proxy["first_filters"]
+        return {
+            "reward": "scaled_accuracy",
+            "mult_adds": self.mult_adds,
+            "is_test": self.base.is_test,
+            "proxy": proxy,
+        }
+
+    @property
+    def data(self) -> Mapping[str, str]:
+        return self.base.data
+
+    def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
+        train, val = self.base.tensors
+        config, _ = scaled(genotype, self.base.config, train, mult_adds=self.mult_adds)
+        return train_proxy(genotype, train, val, config=config, seed=seed, report=report)
+
+
+def scaled(
+    genotype: Genotype, config: ProxyConfig, images: ImageTensors, *, mult_adds: float
+) -> tuple[ProxyConfig, NetworkSize]:
+    """Return the settings whose network comes nearest to a number of multiply-adds, and its size.
+
+    Raises:
+        ValueError: if even the narrowest network has more than twice as many.
+    """
+
+    def size(width: int) -> NetworkSize:
+        with torch.random.fork_rng(devices=[]):
+            network = ProxyNetwork(genotype, replace(config, first_filters=width), images)
+        network = network.to(images.images.device).eval()
+        with torch.no_grad():
+            counted = count_mult_adds(network, images.images[:1])
+        return NetworkSize(width, counted, sum(p.numel() for p in network.parameters()))
+
+    # Nearly all multiply-adds grow with the square of the width.
+    ratio = mult_adds / size(MEASURED_WIDTH).mult_adds
+    guess = max(round(MEASURED_WIDTH * math.sqrt(ratio)), MIN_WIDTH)
+    near = [size(width) for width in range(max(guess - 1, MIN_WIDTH), guess + 2)]
+    best = min(near, key=lambda s: abs(math.log(s.mult_adds / mult_adds)))
+    if best.mult_adds > 2 * mult_adds:
+        raise ValueError(
+            f"even the narrowest network of cells {genotype.digest} has {best.mult_adds / 1e6:.2f} "
+            f"million multiply-adds; {mult_adds / 1e6:.2f} were asked for"
+        )
+    return replace(config, first_filters=best.first_filters), best
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSize:
+    """How large a network of some cells is."""
+
+    first_filters: int
+    mult_adds: int
+    """Of one image."""
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellResult:
+    """What some cells came to."""
+
+    name: str
+    size: NetworkSize
+    errors: tuple[float, ...]
+    """Share of test images that are wrong, 0 to 1, of each seed."""
+    seconds: float
+    """Of all trainings."""
+
+    @property
+    def mean(self) -> float:
+        """Mean error."""
+        return statistics.fmean(self.errors)
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation over seeds (of a sample); 0 of a single one."""
+        return statistics.stdev(self.errors) if len(self.errors) > 1 else 0.0
+
+
+def compare_cells(
+    config: CellComparisonConfig,
+    proxy: ProxyConfig,
+    cells: Mapping[str, Genotype],
+    out_dir: Path,
+) -> list[CellResult]:
+    """Train all cells alike, and write ``cells_compared.json`` into ``out_dir``.
+
+    Each training is saved in ``measurements.jsonl`` when it is done; a later run goes on there.
+
+    Args:
+        config: cost, seeds and executor.
+        proxy: the training; scored on the ``val`` split, and trained on what ``held_out_images``
+            leaves.
+        cells: by name.
+        out_dir: the folder.
+
+    Returns:
+        One result for each of the cells, the best first.
+
+    Raises:
+        BlockingIOError: if another process measures in ``out_dir``.
+        FileNotFoundError: if the data are missing.
+        FloatingPointError: if a training fails; the others are saved.
+        ValueError: if cells cannot be scaled to the cost.
+    """
+    reward = ScaledAccuracy(ProxyAccuracy(proxy, is_test=True), config.mult_adds * 1e6)
+    images = reward.base.tensors[0]
+    sizes = {
+        name: scaled(genotype, proxy, images, mult_adds=reward.mult_adds)[1]
+        for name, genotype in cells.items()
+    }
+    seeds = range(config.seed, config.seed + config.num_seeds)
+    wanted = [(name, genotype, seed) for seed in seeds for name, genotype in cells.items()]
+    with MeasurementLog.open(out_dir / LOG_NAME) as log:
+        missing = [w for w in wanted if log.find(reward, w[1], seed=w[2]) is None]
+        _train(missing, reward, log, config, num_wanted=len(wanted))
+        results = [
+            _result(name, [log.find(reward, cells[name], seed=seed) for seed in seeds], size)
+            for name, size in sizes.items()
+        ]
+    results.sort(key=lambda r: r.mean)
+    _write(results, reward, out_dir / "cells_compared.json", num_seeds=config.num_seeds)
+    return results
+
+
+def _train(
+    missing: list[tuple[str, Genotype, int]],
+    reward: ScaledAccuracy,
+    log: MeasurementLog,
+    config: CellComparisonConfig,
+    *,
+    num_wanted: int,
+) -> None:
+    if not missing:
+        return
+    tasks = [Task(number=n, genotype=g, seed=seed) for n, (_, g, seed) in enumerate(missing)]
+    bar = tqdm(
+        total=num_wanted, initial=num_wanted - len(missing), desc="cells", unit="training",
+        disable=not config.progress,
+    )  # fmt: skip
+    failures = []
+    with bar, running_executor(config.executor, Evaluator(reward)) as executor:
+        for outcome in run_tasks(executor, tasks):
+            name, genotype, seed = missing[outcome.number]
+            if outcome.reward is None:
+                failures.append(f"{name} with seed {seed}: {outcome.failure}")
+                continue
+            log.record(
+                name, reward, genotype, seed=seed, value=outcome.reward, seconds=outcome.seconds
+            )
+            bar.set_postfix_str(f"{name}: error {1 - outcome.reward:.4f}", refresh=False)
+            bar.update()
+    if failures:
+        raise FloatingPointError(f"{len(failures)} trainings failed; the first, {failures[0]}")
+
+
+def _result(name: str, measured: list[Any], size: NetworkSize) -> CellResult:
+    return CellResult(
+        name=name,
+        size=size,
+        errors=tuple(1 - m.value for m in measured),
+        seconds=sum(m.seconds for m in measured),
+    )
+
+
+def _write(
+    results: list[CellResult], reward: ScaledAccuracy, path: Path, *, num_seeds: int
+) -> None:
+    rows = [asdict(r) | {"mean": r.mean, "standard_deviation": r.deviation} for r in results]
+    record = {"reward": reward.arguments, "data": reward.data, "seeds": num_seeds, "cells": rows}
+    write_text(path, json.dumps(record, indent=1) + "\n")

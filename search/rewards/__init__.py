@@ -1,0 +1,1 @@
+"""Rewards: proxy training, weight sharing, zero-cost scores, tables, and costs."""

@@ -1,0 +1,144 @@
+"""What a genotype costs, and how reward and cost are weighed against each other."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from backbone.cells.genotype import Genotype
+from backbone.io.threads import limited_threads
+from backbone.models.backbone import Backbone, describe_cells, rebuild_backbone
+from backbone.models.cell_network import penultimate_filters
+from backbone.profile.complexity import describe_cost
+from search.config import CostConfig
+from search.rewards.image_tensors import choose_device
+
+
+@dataclass(frozen=True, slots=True)
+class GenotypeCost:
+    """What the network of a genotype's cells costs."""
+
+    value: float
+    """In the unit of the measure: multiply-adds of one image, parameters, or the median of the
+    milliseconds that a batch takes."""
+    spread: float
+    """Distance of the quartiles of those milliseconds; 0 of what is counted and not timed."""
+
+
+def genotype_cost(genotype: Genotype, config: CostConfig) -> GenotypeCost:
+    """Return the cost of the cells at the N, filters and image size of ``config``.
+
+    Multiply-adds and parameters are counted without computing anything. Latency is measured on a
+    network with random weights; torch's global generators are left as they were.
+
+    Raises:
+        ValueError: if the measure is ``none``, or the device is not there.
+        RuntimeError: if memory runs out while latency is measured.
+    """
+    description = describe_cells(
+        genotype,
+        num_cells=config.num_cells,
+        filters=penultimate_filters(genotype, config.first_filters),
+        stem=config.stem,
+    )
+    match config.measure:
+        case "mult_adds" | "parameters":
+            cost = describe_cost(description, side_px=config.side_px)
+            return GenotypeCost(float(getattr(cost, config.measure)), 0.0)
+        case "latency_ms":
+            with torch.random.fork_rng(devices=[]):
+                backbone = rebuild_backbone(description)
+            return _latency(backbone, config)
+        case _:
+            raise ValueError(f"a cost cannot be measured by {config.measure!r}")
+
+
+def _latency(backbone: Backbone, config: CostConfig) -> GenotypeCost:
+    device = choose_device(config.device)
+    backbone = backbone.to(device).to(memory_format=torch.channels_last)
+    shape = (config.batch_size, 3, config.side_px, config.side_px)
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    images = images.to(device).contiguous(memory_format=torch.channels_last)
+    seconds = []
+    with limited_threads(config.num_threads), torch.inference_mode():
+        _settle(backbone, images)
+        for run in range(config.warmup_runs + config.timed_runs):
+            start = time.perf_counter()
+            backbone(images)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if run >= config.warmup_runs:
+                seconds.append(time.perf_counter() - start)
+    quartiles = torch.tensor(seconds, dtype=torch.float64).quantile(
+        torch.tensor([0.25, 0.75], dtype=torch.float64)
+    )
+    return GenotypeCost(1000 * statistics.median(seconds), 1000 * float(quartiles.diff()))
+
+
+def _settle(backbone: Backbone, images: torch.Tensor) -> None:
+    """Give batch normalization statistics of these images, and leave training mode.
+
+    With those that it starts from, activations shrink with depth to where arithmetic is slow.
+    """
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the first batch's statistics alone
+    backbone.train()
+    # With their mirror images, since one map of a single pixel has no statistics.
+    backbone(torch.cat([images, images.flip(3)]))
+    backbone.eval()
+
+
+def constrained_reward(reward: float, cost: float, config: CostConfig) -> float:
+    """Weigh a reward by what it costs: reward * (target / cost) ** exponent.
+
+    The exponent is ``exponent_within`` for a cost of at most the target, ``exponent_beyond`` for a
+    greater one (Tan et al. 2019, MnasNet, equations 2 and 3).
+
+    Args:
+        reward: at least 0.
+        cost: above 0, in the unit of the target.
+        config: has the target and the exponents.
+
+    Raises:
+        ValueError: if there is no target, or the cost is not above 0.
+    """
+    if config.target == 0:
+        raise ValueError("a reward is constrained by a target above 0")
+    if not cost > 0:
+        raise ValueError(f"a cost must be above 0, not {cost}")
+    within = cost <= config.target
+    exponent = config.exponent_within if within else config.exponent_beyond
+    return reward * (config.target / cost) ** exponent
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return which points no other one beats, by ascending cost, in O(n log n).
+
+    A point is beaten by one that is at least as good in both and better in one; of equal points
+    none beats the other, so all of them are returned.
+
+    Args:
+        points: reward, the higher the better, and cost, the lower the better, of each.
+
+    Raises:
+        ValueError: if one of them is not a number.
+    """
+    for index, point in enumerate(points):
+        if any(value != value for value in point):  # noqa: PLR0124  # NaN alone differs
+            raise ValueError(f"point {index}, {point}, is not made of numbers")
+    order = sorted(range(len(points)), key=lambda i: (points[i][1], -points[i][0]))
+    front: list[int] = []
+    for index in order:
+        # What came before costs no more, so only a higher reward or an equal point stays.
+        if (
+            not front
+            or points[index][0] > points[front[-1]][0]
+            or points[index] == points[front[-1]]
+        ):
+            front.append(index)
+    return front

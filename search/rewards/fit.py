@@ -1,0 +1,208 @@
+"""The fast proxy trainer: thousands of short trainings whose speed is the product.
+
+Images are decoded once and stay on the device as bytes; augmentation is one gather per batch
+there; nothing in an epoch waits for the device; on CUDA a step is one captured graph.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from backbone.cells.genotype import Genotype
+from backbone.io.threads import limited_threads
+from backbone.models.cell_network import CellNetwork, NetworkConfig, penultimate_filters
+from backbone.models.operations import SameConv2d
+from search.config import ProxyConfig
+from search.randomness import stream
+from search.rewards.image_tensors import ImageTensors, shift_and_flip
+from search.rewards.training_step import TrainingStep
+
+MOMENTUM = 0.9
+"""Paper, appendix A.6."""
+EVALUATION_BATCH = 500
+CALIBRATION_IMAGES = 500
+"""Training images from which batch normalization's statistics are measured before scoring. A short
+training is too few steps for their moving averages to forget where they started."""
+
+
+def uses_bfloat16(precision: str, device: torch.device) -> bool:
+    """Tell whether a ``ProxyConfig.precision`` means mixed precision on a device.
+
+    ``auto`` does on GPUs with tensor cores for it (compute capability 8.0 and above). On CPUs small
+    networks are bound by calls and memory, and converting costs more than it saves.
+    """
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return precision == "bfloat16"
+
+
+class ProxyNetwork(nn.Module):
+    """Cells on the CIFAR stem, with the paper's head: ReLU, global mean, linear.
+
+    Shape:
+        - images: (B, 3, H, W), uint8
+        - output: (B, num_classes), logits
+    """
+
+    def __init__(self, genotype: Genotype, config: ProxyConfig, train: ImageTensors) -> None:
+        super().__init__()
+        filters = penultimate_filters(genotype, config.first_filters)
+        self.trunk = CellNetwork(
+            genotype, NetworkConfig(num_cells=config.num_cells, filters=filters, stem="cifar")
+        )
+        if config.stem_stride > 1:
+            stem: nn.Conv2d = self.trunk.stem[0]  # type: ignore[assignment]
+            self.trunk.stem[0] = SameConv2d(3, stem.out_channels, 3, stride=config.stem_stride)
+        self.last = list(self.trunk.channels)[-1]
+        self.relu = nn.ReLU()
+        self.is_mixed = uses_bfloat16(config.precision, train.images.device)
+        self.head = nn.Linear(self.trunk.channels[self.last], train.num_classes)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", train.statistics[0])
+        self.register_buffer("std", train.statistics[1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        normalized = (images.float() - self.mean) / self.std
+        normalized = normalized.contiguous(memory_format=torch.channels_last)
+        # Entered for each batch: in one context autocast would use the first step's weights on.
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.is_mixed):
+            return self.head(self.relu(self.trunk(normalized)[self.last]).mean(dim=(2, 3)))
+
+
+def train_proxy(
+    genotype: Genotype,
+    train: ImageTensors,
+    val: ImageTensors,
+    *,
+    config: ProxyConfig,
+    seed: int,
+    report: Callable[[int, float], None] = lambda _epoch, _accuracy: None,
+) -> float:
+    """Train a small network of these cells and return its accuracy on ``val``, 0 to 1.
+
+    Initial weights, the order of images and their augmentation depend on ``seed`` only, and not on
+    what is reported. torch's global generators are left as they were.
+
+    Args:
+        genotype: the cells.
+        train: images to train on.
+        val: images to score on.
+        config: of the network and its training.
+        seed: of the training.
+        report: called with an epoch, from 1, and the accuracy after it: at ``config.rungs`` and
+            after the last one. What it raises ends the training.
+
+    Raises:
+        FloatingPointError: if the loss stops being finite.
+        ValueError: if there are no images to train or score on, or they are too small to shift.
+    """
+    if not len(train) or not len(val):
+        raise ValueError(f"{len(train)} training and {len(val)} validation images are too few")
+    if config.crop_padding_px >= min(train.images.shape[2:]):
+        raise ValueError(
+            f"crop_padding_px must be below the images' side, not {config.crop_padding_px}"
+        )
+    device = train.images.device
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = ProxyNetwork(genotype, config, train)
+    network = network.to(device).to(memory_format=torch.channels_last)
+    accuracy = 0.0
+    with limited_threads(config.num_threads):
+        for epoch in _fit(network, train, config, stream("proxy", seed)):
+            if epoch in config.rungs or epoch == config.epochs:
+                # Both leave the weights alone, so a look on the way changes nothing.
+                measure_statistics(network, train)
+                accuracy = measure_accuracy(network, val)
+                report(epoch, accuracy)
+    return accuracy
+
+
+def _fit(
+    network: nn.Module, train: ImageTensors, config: ProxyConfig, random: torch.Generator
+) -> Iterator[int]:
+    """Train, and yield the number of each epoch, from 1, when it is over."""
+    parameters = list(network.parameters())
+    optimizer = torch.optim.SGD(
+        parameters,
+        lr=config.learning_rate,
+        momentum=MOMENTUM,
+        nesterov=True,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+    num_steps = config.epochs * math.ceil(len(train) / config.batch_size)
+    step = TrainingStep(network, use_graph=config.cuda_graphs, num_steps=num_steps)
+    done = 0
+    for epoch in range(1, config.epochs + 1):
+        network.train()
+        total = torch.zeros((), device=train.images.device)
+        for images, labels in augmented_batches(train, config, random):
+            rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * done / num_steps))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            total += step(images, labels)
+            if config.gradient_clip:
+                nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
+            optimizer.step()
+            done += 1
+        if not math.isfinite(float(total)):  # the epoch's one wait for the device
+            raise FloatingPointError(f"the loss became {float(total)} in epoch {epoch}")
+        yield epoch
+
+
+def augmented_batches(
+    train: ImageTensors, config: ProxyConfig, random: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield one epoch's images, (B, 3, H, W) uint8, and labels, (B,).
+
+    They come in a new order, each image shifted and mirrored by chance.
+    """
+    size, device, padding = len(train), train.images.device, config.crop_padding_px
+    # Drawn on the CPU, so that every device sees the same, and moved once per epoch.
+    order = torch.randperm(size, generator=random).to(device)
+    shifts = torch.randint(2 * padding + 1, (size, 2), generator=random).to(device)
+    flips = (torch.rand(size, generator=random) < 0.5 * config.horizontal_flip).to(device)
+    for start in range(0, size, config.batch_size):
+        part = slice(start, start + config.batch_size)
+        images = shift_and_flip(
+            train.images[order[part]], shifts=shifts[part], flips=flips[part], padding=padding
+        )
+        yield images, train.labels[order[part]]
+
+
+@torch.no_grad()
+def measure_statistics(network: nn.Module, train: ImageTensors) -> None:
+    """Replace batch normalization's moving averages by averages over ``CALIBRATION_IMAGES``.
+
+    The network is left in training mode.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # a plain average over the batches
+    network.train()
+    for images, _ in _batches(train, limit=CALIBRATION_IMAGES):
+        if len(images) > 1:
+            network(images)
+
+
+@torch.no_grad()
+def measure_accuracy(network: nn.Module, val: ImageTensors) -> float:
+    """Return the share of images that a network of uint8 images names rightly, 0 to 1."""
+    network.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=val.labels.device)
+    for images, labels in _batches(val, limit=len(val)):
+        correct += (network(images).argmax(dim=1) == labels).sum()
+    return float(correct) / len(val)
+
+
+def _batches(data: ImageTensors, *, limit: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, min(limit, len(data)), EVALUATION_BATCH):
+        part = slice(start, start + EVALUATION_BATCH)
+        yield data.images[part], data.labels[part]

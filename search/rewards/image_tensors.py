@@ -1,0 +1,124 @@
+"""Labelled images as tensors on a device: decoded once, augmented there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+from backbone.training.images import ImageSet
+from search.randomness import stream
+
+STATISTICS_IMAGES = 10_000
+
+
+@dataclass(frozen=True)
+class ImageTensors:
+    """Labelled images of one size on one device."""
+
+    images: Tensor
+    """(M, 3, H, W), uint8."""
+    labels: Tensor
+    """(M,), int64."""
+    num_classes: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each channel, (3, 1, 1) in bytes' units, of up to 10,000 images."""
+        sample = self.images[:STATISTICS_IMAGES].float()
+        mean, std = sample.mean(dim=(0, 2, 3)), sample.std(dim=(0, 2, 3)).clamp(min=1.0)
+        return mean[:, None, None], std[:, None, None]
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of that name; ``auto`` is the first GPU if there is one.
+
+    Raises:
+        ValueError: if torch knows no such device, or this machine has none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"unknown device {name!r}; choose 'auto', 'cpu' or 'cuda'") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r} was asked for, but torch finds no GPU here")
+    return device
+
+
+def split_indices(num_images: int, num_first: int) -> tuple[list[int], list[int]]:
+    """Return ``num_first`` images chosen at random, always the same ones, and the others."""
+    order = torch.randperm(num_images, generator=stream("split", num_images)).tolist()
+    return order[:num_first], order[num_first:]
+
+
+def load_tensors(
+    images: ImageSet,
+    indices: Sequence[int],
+    *,
+    limit: int = 0,
+    grayscale: bool = False,
+    device: torch.device,
+) -> ImageTensors:
+    """Decode images once and put them on a device.
+
+    Args:
+        images: the set.
+        indices: which of its images.
+        limit: take only the first so many of the indices; 0 takes all.
+        grayscale: take their colours out (ITU-R BT.601 luma in all three channels).
+        device: where to.
+
+    Raises:
+        ValueError: if the images differ in size, or a file is damaged.
+    """
+    indices = indices[:limit] if limit else indices
+    decoded = [images[index][0] for index in indices]
+    sizes = {(image.shape[2], image.shape[1]) for image in decoded}
+    if len(sizes) != 1:
+        raise ValueError(
+            "the proxy needs images of one size, but the sizes (width, height) include "
+            f"{sorted(sizes)[:4]}"
+        )
+    pixels = torch.stack(decoded)
+    if grayscale:
+        pixels = rgb_to_grayscale(pixels, num_output_channels=3)
+    return ImageTensors(
+        pixels.to(device),
+        torch.tensor([images.labels[index] for index in indices]).to(device),
+        len(images.classes),
+    )
+
+
+def shift_and_flip(images: Tensor, *, shifts: Tensor, flips: Tensor, padding: int) -> Tensor:
+    """Shift and mirror each image by its own amount, in one gather.
+
+    Args:
+        images: (B, 3, H, W).
+        shifts: (B, 2), int64: rows and columns, from 0 to ``2 * padding``; ``padding`` is no shift.
+        flips: (B,), bool: which are mirrored left to right.
+        padding: rows and columns that are reflected at every border.
+    """
+    height, width = images.shape[2:]
+    rows = torch.arange(height, device=images.device) + shifts[:, :1] - padding
+    columns = torch.arange(width, device=images.device) + shifts[:, 1:] - padding
+    columns = torch.where(flips[:, None], columns.flip(1), columns)
+    batch = torch.arange(len(images), device=images.device)[:, None, None]
+    # Channels stay whole, so each of H x W indices moves 3 values.
+    gathered = images.permute(0, 2, 3, 1)[
+        batch, _reflect(rows, height)[:, :, None], _reflect(columns, width)[:, None, :]
+    ]
+    return gathered.permute(0, 3, 1, 2)
+
+
+def _reflect(positions: Tensor, side: int) -> Tensor:
+    positions = positions.abs()
+    return torch.where(positions >= side, 2 * (side - 1) - positions, positions)

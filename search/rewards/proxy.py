@@ -1,0 +1,100 @@
+"""The proxy reward: validation accuracy of a small network after a short training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+from backbone.cells.genotype import Genotype
+from backbone.io.provenance import plain
+from backbone.training.images import ImageSet, load_image_set
+from search.config import ProxyConfig
+from search.rewards.base import ReportStep
+from search.rewards.fit import train_proxy, uses_bfloat16
+from search.rewards.image_tensors import ImageTensors, choose_device, load_tensors, split_indices
+
+
+@dataclass(frozen=True)
+class ProxyAccuracy:
+    """Validation accuracy, 0 to 1, of a small network of the cells after a short training.
+
+    Images are decoded at the first call and then kept on the device.
+
+    Raises:
+        FileNotFoundError: if the data are missing.
+        ValueError: if training and validation images have different classes.
+    """
+
+    config: ProxyConfig
+    is_test: bool = False
+    """Whether to score on the ``val`` split, although trials are scored on held-out images."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the images behind: another process decodes its own."""
+        return {"config": self.config, "is_test": self.is_test}
+
+    @property
+    def unseen(self) -> ProxyAccuracy | None:
+        """The same training, scored on images that no trial is scored on."""
+        if not self.config.held_out_images:
+            return None
+        try:
+            return ProxyAccuracy(self.config, is_test=True)
+        except FileNotFoundError:
+            return None
+
+    def __post_init__(self) -> None:
+        train, val = self._sets
+        if train.classes != val.classes:
+            raise ValueError(
+                f"{self.config.data_root}: train has the classes {train.classes}, val {val.classes}"
+            )
+        if self.config.held_out_images >= len(train):
+            raise ValueError(
+                f"held_out_images is {self.config.held_out_images}, but {self.config.data_root} "
+                f"has only {len(train)} training images"
+            )
+
+    @cached_property
+    def _sets(self) -> tuple[ImageSet, ImageSet]:
+        root, download = self.config.data_root, self.config.download
+        train = load_image_set(root, "train", download=download)
+        held_out = self.config.held_out_images > 0 and not self.is_test
+        return train, train if held_out else load_image_set(root, "val", download=download)
+
+    @cached_property
+    def tensors(self) -> tuple[ImageTensors, ImageTensors]:
+        """The images that trainings see, and those that they are scored on."""
+        config = self.config
+        train, val = self._sets
+        val_indices, train_indices = split_indices(len(train), config.held_out_images)
+        if self.is_test or not config.held_out_images:
+            val_indices = split_indices(len(val), 0)[1]
+        device = choose_device(config.device)
+        load = partial(load_tensors, grayscale=config.grayscale, device=device)
+        return (
+            load(train, train_indices, limit=config.max_train_images),
+            load(val, val_indices, limit=0 if self.is_test else config.max_val_images),
+        )
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The config without where the data lie, which their fingerprints tell better."""
+        arguments = plain(self.config)
+        for name in ("data_root", "download", "device", "num_threads", "cuda_graphs"):
+            del arguments[name]
+        # What ``auto`` comes to decides rewards, so a search is not continued on another device.
+        is_mixed = uses_bfloat16(self.config.precision, choose_device(self.config.device))
+        arguments["precision"] = "bfloat16" if is_mixed else "float32"
+        return {"reward": "proxy_accuracy", "proxy": arguments}
+
+    @property
+    def data(self) -> Mapping[str, str]:
+        train, val = self._sets
+        return {"train": train.fingerprint, "val": val.fingerprint}
+
+    def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
+        train, val = self.tensors
+        return train_proxy(genotype, train, val, config=self.config, seed=seed, report=report)

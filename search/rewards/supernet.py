@@ -1,0 +1,269 @@
+"""Weight sharing: one network that holds every choice of a space and is trained once.
+
+A genotype is one path through it. Each batch trains the path of one random genotype (Guo et al.
+2020, "Single path one-shot neural architecture search with uniform sampling", section 3.3); then a
+genotype's accuracy with the shared weights orders it among the others without any training.
+
+A path is no second kind of network: it is the genotype's own ``ProxyNetwork``, whose parameters are
+put together from the shared tensors. Which are shared, as in ENAS (Pham et al. 2018, "Efficient
+neural architecture search via parameter sharing"):
+
+- An operation's, by genotypes that have it at the same place: cell, block, side and the state that
+  it reads. Weights for each source cost memory, but states differ in channels, stride and meaning.
+- Those that read a concatenation, the next cells' 1x1 convolutions and the head's, state by state:
+  a genotype takes the input channels of the states that it concatenates.
+- All others, by all genotypes.
+
+Genotypes are made canonical first, so that two that mean one function share everything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from backbone.cells.genotype import NUM_INPUTS, Block, CellSpec, Edge, Genotype
+from backbone.io.threads import limited_threads
+from backbone.models.checkpoint import check_tensors
+from search.config import ProxyConfig
+from search.randomness import stream
+from search.rewards.fit import (
+    MOMENTUM,
+    ProxyNetwork,
+    augmented_batches,
+    measure_accuracy,
+    measure_statistics,
+)
+from search.rewards.image_tensors import ImageTensors
+from search.space import SearchSpace
+
+
+class SharedNetwork:
+    """The shared tensors of a space and, for each of its genotypes, the network they make.
+
+    Initial tensors depend on ``seed`` only. torch's global generators are left as they were.
+
+    Args:
+        space: all genotypes that there is a path for.
+        config: of the networks.
+        train: training images, for their classes and statistics; the tensors lie on their device.
+        seed: of the initial tensors.
+    """
+
+    def __init__(
+        self, space: SearchSpace, config: ProxyConfig, train: ImageTensors, *, seed: int
+    ) -> None:
+        self.space, self._config, self._train = space, config, train
+        self.tensors: dict[str, nn.Parameter] = {}
+        """Name, as ``shared_names`` gives it, -> tensor."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for genotype in covering_genotypes(space):
+                network = ProxyNetwork(genotype, config, train)
+                names = shared_names(network)
+                for name, parameter in network.named_parameters():
+                    for shared, part in _parts(names[name], parameter.detach()):
+                        if shared not in self.tensors:
+                            self.tensors[shared] = nn.Parameter(self._placed(part))
+
+    def _placed(self, tensor: Tensor) -> Tensor:
+        layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
+        return tensor.to(self._train.images.device).clone(memory_format=layout)
+
+    def logits(self, genotype: Genotype, images: Tensor) -> Tensor:
+        """Return a path's logits, (B, num_classes), as it is trained: each batch by itself.
+
+        Args:
+            genotype: of the space.
+            images: (B, 3, H, W), uint8.
+
+        Raises:
+            ValueError: if the genotype is not of the space.
+        """
+        network = self._build(genotype).train()
+        return functional_call(network, self._gather(network), (images,))
+
+    def names(self, genotype: Genotype) -> set[str]:
+        """Return the names of the shared tensors on a genotype's path; raises as ``logits``."""
+        return {name for names in shared_names(self._build(genotype)).values() for name in names}
+
+    def extract(self, genotype: Genotype) -> ProxyNetwork:
+        """Return a genotype's network by itself, with copies of its weights; raises as ``logits``.
+
+        Its batch normalization has no statistics yet: those of other paths are not its own (Guo et
+        al. 2020, section 3.4).
+        """
+        network = self._build(genotype)
+        gathered = self._gather(network)
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                parameter.copy_(gathered[name])
+        return network
+
+    def load(self, tensors: Mapping[str, Tensor], *, source: str) -> None:
+        """Replace all tensors.
+
+        Raises:
+            ValueError: if one is missing, left over or of another shape; the message names it.
+        """
+        check_tensors(tensors, self.tensors, source=source)
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                self.tensors[name].copy_(tensor)
+
+    def _build(self, genotype: Genotype) -> ProxyNetwork:
+        canonical = genotype.canonical()
+        self.space.to_decisions(canonical)  # which refuses what is not of the space
+        with torch.random.fork_rng(devices=[]):
+            network = ProxyNetwork(canonical, self._config, self._train)
+        return network.to(self._train.images.device).to(memory_format=torch.channels_last)
+
+    def _gather(self, network: ProxyNetwork) -> dict[str, Tensor]:
+        return {
+            name: torch.cat([self.tensors[shared] for shared in names], dim=1)
+            if len(names) > 1
+            else self.tensors[names[0]]
+            for name, names in shared_names(network).items()
+        }
+
+
+def shared_names(network: ProxyNetwork) -> dict[str, tuple[str, ...]]:
+    """Return, for each of a network's parameters, the shared tensors that it is made of.
+
+    Where there are several, they follow one another along the input channels.
+    """
+    trunk = network.trunk
+    specs: list[Any] = [cell.spec for cell in trunk.cells]
+
+    def by_state(name: str, output: int | None) -> tuple[str, ...]:
+        """Name a parameter that reads an output of the trunk: 0 the stem's, i + 1 cell i's."""
+        if not output:
+            return (name,)
+        return tuple(f"{name}.state{state}" for state in specs[output - 1].concat)
+
+    names: dict[str, tuple[str, ...]] = {}
+    for name, parameter in network.named_parameters():
+        match name.split("."):
+            case ["trunk", "cells", cell, "left" | "right" as side, block, *rest]:
+                edge = getattr(specs[int(cell)].blocks[int(block)], side)
+                place = f"trunk.cells.{cell}.{side}.{block}.state{edge.source}.{edge.operation}"
+                names[name] = (".".join([place, *rest]),)
+            case ["trunk", "cells", cell, "align_newer", *_] if parameter.dim() > 1:
+                names[name] = by_state(name, int(cell))
+            case ["trunk", "cells", cell, "align_older", *_] if parameter.dim() > 1:
+                names[name] = by_state(name, trunk.plan[int(cell)].older)
+            case ["head", "weight"]:
+                names[name] = by_state(name, len(specs))
+            case _:
+                names[name] = (name,)
+    return names
+
+
+def covering_genotypes(space: SearchSpace) -> Iterator[Genotype]:
+    """Yield genotypes, not all of the space, whose networks together have all of its weights.
+
+    The first concatenate all blocks, so that what reads a cell starts as wide as it can get. In a
+    network whose older input is by chance as wide as the cell that reads it, nothing adapts it; in
+    one of the last, each of which concatenates one block, it has another width.
+    """
+    combine = "concat" if "concat" in space.combinations else space.combinations[0]
+    states = tuple(range(NUM_INPUTS, NUM_INPUTS + space.num_blocks))
+    concats = [states] + [(state,) for state in states if space.concat == "unused"]
+    for concat in concats:
+        whole = concat == states
+        for operation in space.operations if whole else space.operations[:1]:
+            for source in range(NUM_INPUTS + space.num_blocks - 1 if whole else 1):
+                # A block that comes before the source exists reads the newest state there is.
+                edges = [Edge(operation, min(source, state - 1)) for state in states]
+                blocks = tuple(Block(edge, edge, combine) for edge in edges)
+                cell = CellSpec(blocks, concat)
+                yield Genotype(cell, cell if "reduction" in space.cells else None)
+
+
+def _parts(names: tuple[str, ...], parameter: Tensor) -> Iterator[tuple[str, Tensor]]:
+    parts = parameter.chunk(len(names), dim=1) if len(names) > 1 else (parameter,)
+    yield from zip(names, parts, strict=True)
+
+
+def train_shared(
+    network: SharedNetwork,
+    train: ImageTensors,
+    *,
+    config: ProxyConfig,
+    seed: int,
+    report: Callable[[int, float], None] = lambda _epoch, _loss: None,
+) -> None:
+    """Train a shared network, each batch on the path of a genotype drawn uniformly from the space.
+
+    Weights off the path neither move nor decay in that step. Genotypes, the order of images and
+    their augmentation depend on ``seed`` only.
+
+    Args:
+        network: is changed.
+        train: images to train on.
+        config: of the training.
+        seed: of the training.
+        report: called with each epoch, from 1, and its mean loss.
+
+    Raises:
+        FloatingPointError: if the loss stops being finite.
+    """
+    parameters = list(network.tensors.values())
+    optimizer = torch.optim.SGD(
+        parameters, lr=config.learning_rate, momentum=MOMENTUM, nesterov=True,
+        weight_decay=config.weight_decay, fused=True,
+    )  # fmt: skip
+    for parameter in parameters:
+        # The fused step wants all of its tensors to have a momentum or none; from 0 it is the same.
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    num_steps = config.epochs * math.ceil(len(train) / config.batch_size)
+    genotypes, images_random = stream("shared paths", seed), stream("shared", seed)
+    done = 0
+    with limited_threads(config.num_threads):
+        for epoch in range(1, config.epochs + 1):
+            total = torch.zeros((), device=train.images.device)
+            for images, labels in augmented_batches(train, config, images_random):
+                rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * done / num_steps))
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                genotype = network.space.to_genotype(network.space.sample(genotypes))
+                loss = F.cross_entropy(network.logits(genotype, images).float(), labels)
+                optimizer.zero_grad()  # to None, by which the optimizer knows what is off the path
+                torch.autograd.backward(loss)
+                if config.gradient_clip:
+                    nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
+                optimizer.step()
+                total += loss.detach()
+                done += 1
+            mean = float(total) * config.epochs / num_steps
+            if not math.isfinite(mean):
+                raise FloatingPointError(f"the loss became {mean} in epoch {epoch}")
+            report(epoch, mean)
+
+
+def shared_accuracy(
+    network: SharedNetwork,
+    genotype: Genotype,
+    train: ImageTensors,
+    val: ImageTensors,
+    *,
+    num_threads: int = 0,
+) -> float:
+    """Return the accuracy of a genotype's path on ``val``, 0 to 1, and leave the network as it is.
+
+    Batch normalization's statistics are measured on training images first, for this path alone
+    (Guo et al. 2020, section 3.4).
+
+    Raises:
+        ValueError: if the genotype is not of the space.
+    """
+    with limited_threads(num_threads):
+        path = network.extract(genotype)
+        measure_statistics(path, train)
+        return measure_accuracy(path, val)

@@ -1,0 +1,1 @@
+"""The search itself: driver, storage, results, re-evaluation."""

@@ -1,0 +1,117 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backbone.config import ClassifierRecipe
+from backbone.training.augmentation import EvaluationImages, TrainingImages, cut_out, mix
+from backbone.training.images import ImageSet
+
+
+def recipe(**changes):
+    needed = {
+        "epochs": 1,
+        "batch_size": 4,
+        "optimizer": "sgd",
+        "learning_rate": 0.1,
+        "weight_decay": 0.0,
+    }
+    return ClassifierRecipe(**(needed | changes))
+
+
+def image_set(*shapes):
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randint(256, (3, *s), dtype=torch.uint8, generator=generator) for s in shapes]
+    return ImageSet(("a", "b"), tuple(n % 2 for n in range(len(images))), images.__getitem__, "")
+
+
+@settings(max_examples=30, deadline=None)
+@given(side=st.integers(1, 12), height=st.integers(8, 20), width=st.integers(8, 20))
+def test_a_cut_out_square_is_grey_and_has_at_most_its_side(side, height, width):
+    torch.manual_seed(0)
+    images = torch.full((16, 3, height, width), 0.9)
+    cut = cut_out(images, side)
+    grey = cut == 0.5
+    assert (grey | (cut == 0.9)).all()
+    assert (grey[:, 0] == grey[:, 2]).all()
+    rows, columns = grey[:, 0].any(dim=2).sum(dim=1), grey[:, 0].any(dim=1).sum(dim=1)
+    assert (rows >= 1).all()
+    assert (rows <= side).all()
+    assert (columns <= side).all()
+    assert (grey[:, 0].sum(dim=(1, 2)) == rows * columns).all()
+
+
+def test_the_square_s_centre_is_any_pixel():
+    torch.manual_seed(0)
+    grey = cut_out(torch.zeros(4000, 3, 8, 8), 1)[:, 0] == 0.5
+    share = grey.float().mean(dim=0) * 64
+    assert ((share > 0.5) & (share < 1.5)).all()
+
+
+def test_what_happens_to_an_image_depends_on_its_seed_alone():
+    images = image_set((40, 60), (33, 90))
+    training = TrainingImages(
+        images, recipe(image_side_px=24, random_crop_min_area=0.2, trivial_augment=True)
+    )
+    state = torch.get_rng_state()
+    first, label = training[1, 5]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first.shape == (3, 24, 24)
+    assert first.dtype == torch.uint8
+    assert label == 1
+    torch.rand(7)
+    assert torch.equal(training[1, 5][0], first)
+    assert not torch.equal(training[1, 6][0], first)
+
+
+def test_evaluation_takes_the_middle_of_an_image():
+    image = torch.zeros(3, 64, 128, dtype=torch.uint8)
+    image[:, 16:48, 48:80] = 255
+    images = ImageSet(("a",), (0,), [image].__getitem__, "")
+    settings = {"image_side_px": 32, "random_crop_min_area": 0.1}
+    middle, _ = EvaluationImages(images, recipe(**settings, evaluation_crop=0.5))[0]
+    assert middle.shape == (3, 32, 32)
+    assert (middle[:, 1:-1, 1:-1] == 255).all()
+    wider, _ = EvaluationImages(images, recipe(**settings, evaluation_crop=1.0))[0]
+    assert (wider > 127).float().mean().item() == pytest.approx(0.25, abs=0.03)
+
+
+def test_without_random_crops_images_stay_whole():
+    images = image_set((40, 60))
+    assert TrainingImages(images, recipe())[0, 3][0] is images[0][0]
+    assert EvaluationImages(images, recipe())[0][0] is images[0][0]
+
+
+@pytest.mark.parametrize("kind", ["mixup_alpha", "cutmix_alpha"])
+def test_mixed_labels_are_shares_and_images_mix_alike(kind):
+    torch.manual_seed(0)
+    labels = torch.arange(4)
+    # Every image has its class's number as its value, so that a mixture tells its shares.
+    images = labels.float().view(4, 1, 1, 1).expand(4, 3, 16, 16).clone()
+    mixed, shares = mix(images, labels, recipe(**{kind: 1.0}), num_classes=4)
+    assert shares.shape == (4, 4)
+    torch.testing.assert_close(shares.sum(dim=1), torch.ones(4))
+    torch.testing.assert_close(mixed.mean(dim=(1, 2, 3)), shares @ torch.arange(4.0))
+
+
+def test_without_mixing_labels_stay_numbers():
+    images, labels = torch.rand(4, 3, 8, 8), torch.arange(4)
+    mixed, same = mix(images, labels, recipe(), num_classes=4)
+    assert mixed is images
+    assert same is labels
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"random_crop_min_area": 0.1}, "needs image_side_px"),
+        ({"schedule": "linear"}, "unknown schedule 'linear'"),
+        ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\), not 1.0"),
+        ({"drop_path_keep": 0.0}, r"drop_path_keep must be in \(0, 1\], not 0.0"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be at least 1"),
+        ({"decay_epochs": 0.0}, "decay_epochs must be above 0"),
+    ],
+)
+def test_recipes_that_make_no_sense_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        recipe(**change)

@@ -1,0 +1,405 @@
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from PIL import Image
+
+from backbone.config import OPTIMIZERS, ClassifierRecipe, PretrainConfig
+from backbone.models.backbone import build_backbone
+from backbone.models.checkpoint import load_backbone, read_about
+from backbone.models.classifier import Classifier
+from backbone.training.augmentation import augment, shift
+from backbone.training.module import ClassifierModule
+from backbone.training.optim import build_optimizer, warmup_cosine, warmup_exponential
+from backbone.training.preflight import Forecast
+from backbone.training.pretrain import pretrain_backbone
+
+
+@pytest.fixture(scope="module")
+def image_root(tmp_path_factory):
+    """Two classes that stripes' direction tells apart."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    stripes = np.tile(np.array([0, 0, 255, 255], dtype=np.uint8), 8)
+    for split, count in (("train", 24), ("val", 8)):
+        for name, pattern in (("columns", stripes[None, :]), ("rows", stripes[:, None])):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                noise = rng.integers(0, 60, (32, 32))
+                pixels = np.clip(np.broadcast_to(pattern, (32, 32)) * 0.7 + noise, 0, 255)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")
+    return root
+
+
+def recipe(**changes):
+    settings = {
+        "epochs": 2,
+        "batch_size": 8,
+        "optimizer": "adamw",
+        "learning_rate": 3e-3,
+        "weight_decay": 0.01,
+        "crop_padding_px": 2,
+    }
+    return ClassifierRecipe(**(settings | changes))
+
+
+def config(image_root, **changes):
+    settings = {
+        "backbone": "nasnet_a:1@96",
+        "data_root": str(image_root),
+        "recipe": recipe(),
+        "accelerator": "cpu",
+    }
+    return PretrainConfig(**(settings | changes))
+
+
+def test_a_pretrained_backbone_is_a_spec_and_says_how_it_was_made(image_root, tmp_path):
+    result = pretrain_backbone(config(image_root), tmp_path)
+    backbone = build_backbone(str(result.path))
+    assert torch.isfinite(backbone.eval()(torch.rand(1, 3, 64, 64))["c5"]).all()
+    about = read_about(result.path)
+    assert about["classes"] == ["columns", "rows"]
+    assert about["provenance"]["arguments"]["recipe"]["epochs"] == 2
+    assert 0 <= result.accuracy <= 1
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
+def test_a_grayscale_backbone_stays_one_wherever_its_file_goes(image_root, tmp_path):
+    in_colour = pretrain_backbone(config(image_root), tmp_path)
+    result = pretrain_backbone(config(image_root, grayscale=True), tmp_path)
+    assert not result.skipped
+    assert load_backbone(result.path).grayscale
+    assert build_backbone(str(result.path), grayscale=False).grayscale
+    assert in_colour.path == result.path
+
+
+def test_it_is_made_once_and_again_when_anything_differs(image_root, tmp_path):
+    first = pretrain_backbone(config(image_root), tmp_path)
+    written = first.path.stat().st_mtime_ns
+    again = pretrain_backbone(config(image_root), tmp_path)
+    assert (first.skipped, again.skipped) == (False, True)
+    assert again.path.stat().st_mtime_ns == written
+    assert again.accuracy == first.accuracy
+    assert not pretrain_backbone(config(image_root, seed=1), tmp_path).skipped
+
+
+def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
+    image_root, tmp_path, interruption
+):
+    whole = pretrain_backbone(config(image_root), tmp_path / "whole")
+    with interruption(ClassifierModule, at=lambda m, index: m.current_epoch == 1 and index == 2):
+        pretrain_backbone(config(image_root), tmp_path / "parts")
+    assert list((tmp_path / "parts").glob("*.ckpt"))
+    resumed = pretrain_backbone(config(image_root), tmp_path / "parts")
+    one, other = load_backbone(whole.path).state_dict(), load_backbone(resumed.path).state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+EVERYTHING = {
+    "epochs": 3,
+    "optimizer": "rmsprop",
+    "learning_rate": 0.01,
+    "checkpoint_every": 4,
+    "ema_decay": 0.8,
+    "dropout": 0.3,
+    "drop_path_keep": 0.6,
+    "auxiliary_weight": 0.4,
+    "mixup_alpha": 0.2,
+    "cutout_side_px": 8,
+    "image_side_px": 32,
+    "random_crop_min_area": 0.3,
+    "trivial_augment": True,
+    "schedule": "exponential",
+    "warmup_epochs": 0.5,
+}
+KILLED_TRAINING = """
+import json, os, signal, sys
+from pathlib import Path
+from lightning.pytorch.callbacks import Callback
+from backbone.config import ClassifierRecipe, PretrainConfig
+from backbone.training.pretrain import pretrain_backbone
+
+root, out, losses, kill_at, recipe = sys.argv[1:]
+
+class Log(Callback):
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        with open(losses, "a") as file:
+            print(trainer.global_step, outputs["loss"].item().hex(), file=file, flush=True)
+        if trainer.global_step == int(kill_at):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+pretrain_backbone(
+    PretrainConfig(
+        backbone="nasnet_a:1@96", data_root=root, accelerator="cpu",
+        recipe=ClassifierRecipe(**json.loads(recipe)),
+    ),
+    Path(out),
+    callbacks=[Log()],
+)
+"""
+
+
+def test_a_training_killed_at_any_step_has_the_losses_and_weights_of_a_whole_one(
+    image_root, tmp_path
+):
+    settings = json.dumps(asdict(recipe(**EVERYTHING)))
+
+    def train(name, kill_at):
+        losses = tmp_path / f"{name}.txt"
+        arguments = (image_root, tmp_path / name, losses, kill_at, settings)
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED_TRAINING, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == (-signal.SIGKILL if kill_at else 0), done.stderr
+        return [line.split() for line in losses.read_text().splitlines()]
+
+    whole = train("whole", 0)
+    # 48 images in batches of 8, a checkpoint after every 3: killed within, and right after one.
+    for step in (2, 8, 15):
+        train("parts", step)
+    parts = train("parts", 0)
+    assert [int(step) for step, _ in whole] == list(range(1, 19))
+    assert len(parts) > len(whole)  # some steps were taken again
+    assert {tuple(line) for line in parts} == {tuple(line) for line in whole}
+    one, other = (load_backbone(tmp_path / n / "backbone.safetensors") for n in ("whole", "parts"))
+    for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_averaged_weights_are_what_is_validated_and_written(image_root, tmp_path):
+    seen = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            seen.append(module.classifier.backbone.body.cells[0].align_newer[1].weight.clone())
+
+        def on_validation_epoch_end(self, trainer, module):
+            self.validated = module.classifier.backbone.body.cells[0].align_newer[1].weight.clone()
+
+    watch = Watch()
+    result = pretrain_backbone(
+        config(image_root, recipe=recipe(epochs=1, ema_decay=0.5)), tmp_path, callbacks=[watch]
+    )
+    average = seen[0]
+    for weight in seen[1:]:
+        average = 0.5 * average + 0.5 * weight
+    written = load_backbone(result.path).body.cells[0].align_newer[1].weight
+    torch.testing.assert_close(written, average)
+    torch.testing.assert_close(watch.validated, average)
+
+
+def test_the_auxiliary_loss_is_added_with_its_weight(image_root, monkeypatch):
+    torch.manual_seed(0)
+    classifier = Classifier(
+        build_backbone("nasnet_a:1@96"), num_classes=2, auxiliary_side_px=32
+    ).eval()
+    settings = recipe(
+        auxiliary_weight=0.4, crop_padding_px=0, horizontal_flip=False, label_smoothing=0.1
+    )
+    module = ClassifierModule(classifier, settings, steps_per_epoch=1)
+    monkeypatch.setattr(module, "log", lambda *_, **__: None)
+    images = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
+    labels = torch.tensor([0, 1, 1, 0])
+    logits, auxiliary = classifier.forward_with_auxiliary(images.float() / 255)
+
+    def cross_entropy(scores):
+        targets = torch.nn.functional.one_hot(labels, 2) * 0.9 + 0.05
+        return -(targets * scores.log_softmax(dim=1)).sum(dim=1).mean()
+
+    expected = cross_entropy(logits) + 0.4 * cross_entropy(auxiliary)
+    torch.testing.assert_close(module.training_step((images, labels), 0), expected)
+
+
+def test_drop_path_follows_the_training_and_is_for_cells(image_root, tmp_path):
+    rates = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            rates.append(module.classifier.backbone.body.cells[-1].drop_path)
+
+    dropping = recipe(epochs=2, drop_path_keep=0.6)
+    pretrain_backbone(config(image_root, recipe=dropping), tmp_path, callbacks=[Watch()])
+    assert rates == pytest.approx([0.4 * step / 12 for step in range(12)])
+    with pytest.raises(ValueError, match="drop_path_keep is for cells, not for timm:lcnet_035"):
+        pretrain_backbone(
+            config(image_root, recipe=dropping, backbone="timm:lcnet_035"), tmp_path / "timm"
+        )
+
+
+def test_images_of_any_size_are_cropped_to_one(tmp_path):
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for index in range(4):
+                size = (*rng.integers(34, 90, 2), 3)
+                Image.fromarray(rng.integers(0, 255, size).astype(np.uint8)).save(
+                    folder / f"{index}.png"
+                )
+    crops = recipe(epochs=1, batch_size=4, image_side_px=32, random_crop_min_area=0.1)
+    result = pretrain_backbone(config(tmp_path / "images", recipe=crops), tmp_path / "out")
+    assert 0 <= result.accuracy <= 1
+
+
+def test_small_images_can_have_the_cifar_stem(image_root, tmp_path):
+    result = pretrain_backbone(
+        config(image_root, stem="cifar", recipe=recipe(epochs=1, auxiliary_weight=0.4)), tmp_path
+    )
+    backbone = load_backbone(result.path)
+    assert backbone.strides == {"c0": 1, "c1": 2, "c2": 4}
+    assert not pretrain_backbone(
+        config(image_root, recipe=recipe(epochs=1, auxiliary_weight=0.4)), tmp_path
+    ).skipped
+
+
+def test_a_training_that_cannot_fit_does_not_start(image_root, tmp_path, monkeypatch):
+    monkeypatch.setattr("backbone.training.preflight.available_bytes", lambda _: 0)
+    with pytest.raises(ValueError, match="GiB are available; take"):
+        pretrain_backbone(config(image_root), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_record_has_what_was_predicted_and_what_came(image_root, tmp_path, capsys):
+    pretrain_backbone(config(image_root), tmp_path)
+    assert capsys.readouterr().out.startswith("preflight: ")
+    record = json.loads((tmp_path / "metrics.json").read_text())["preflight"]
+    for kind in ("predicted", "actual"):
+        assert record[kind]["peak_bytes"] > 2**20
+        assert record[kind]["seconds_per_epoch"] > 0
+
+
+def test_the_probe_leaves_weights_and_random_numbers_alone(image_root, tmp_path, monkeypatch):
+    one = pretrain_backbone(config(image_root, recipe=recipe(epochs=1)), tmp_path / "one")
+    nothing = Forecast(0, 1, 1.0, 1)
+    monkeypatch.setattr("backbone.training.pretrain.forecast_pretraining", lambda *_, **__: nothing)
+    other = pretrain_backbone(config(image_root, recipe=recipe(epochs=1)), tmp_path / "other")
+    weights, same = (load_backbone(r.path).state_dict() for r in (one, other))
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+
+
+def test_rmsprop_is_tensorflow_s():
+    """v = 0.9 v + 0.1 g^2 from 1; m = 0.9 m + rate g / sqrt(v + epsilon); w -= m."""
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(3, 1, bias=False)
+    optimizer = build_optimizer([(layer, 0.1)], name="rmsprop", weight_decay=0.0)
+    weight, square, moment = layer.weight.detach().double(), 1.0, 0.0
+    for _ in range(4):
+        inputs = torch.randn(5, 3)
+        optimizer.zero_grad()
+        layer(inputs).square().sum().backward()
+        gradient = layer.weight.grad.double()
+        square = 0.9 * square + 0.1 * gradient**2
+        moment = 0.9 * moment + 0.1 * gradient / (square + 1.0).sqrt()
+        weight = weight - moment
+        optimizer.step()
+    torch.testing.assert_close(layer.weight.detach().double(), weight, rtol=1e-5, atol=1e-6)
+
+
+def test_the_exponential_rate_falls_in_steps():
+    parameter = torch.nn.Linear(1, 1)
+    optimizer = build_optimizer([(parameter, 2.0)], name="sgd", weight_decay=0.0)
+    schedule = warmup_exponential(optimizer, warmup=1, factor=0.5, every=2.4)
+    rates = []
+    for _ in range(8):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == [1.0, 2.0, 2.0, 1.0, 1.0, 0.5, 0.5, 0.5]
+
+
+def test_classes_that_differ_between_the_splits_are_refused(image_root, tmp_path):
+    for split, name in (("train", "a"), ("val", "b")):
+        folder = tmp_path / split / name
+        folder.mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(folder / "0.png")
+    with pytest.raises(ValueError, match="train has the classes"):
+        pretrain_backbone(config(tmp_path), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_shift_moves_each_image_by_its_own_whole_number_of_pixels():
+    torch.manual_seed(0)
+    images = torch.arange(64.0).view(1, 1, 8, 8).repeat(16, 3, 1, 1)
+    moved = shift(images, 2)
+    padded = torch.nn.functional.pad(images[:1], (2,) * 4, mode="reflect")[0]
+    windows = [padded[:, y : y + 8, x : x + 8] for y in range(5) for x in range(5)]
+    places = [next(i for i, w in enumerate(windows) if torch.equal(w, m)) for m in moved]
+    assert len(set(places)) > 5
+
+
+def test_without_augmentation_images_stay_as_they_are():
+    images = torch.rand(4, 3, 8, 8)
+    plain = recipe(crop_padding_px=0, horizontal_flip=False)
+    assert torch.equal(augment(images, plain), images)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_biases_and_normalization_do_not_decay(name):
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    optimizer = build_optimizer([(module, 0.1)], name=name, weight_decay=0.5)
+    decay = {p.ndim: g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    assert decay == {4: 0.5, 1: 0.0}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_goes_on_from_its_state_as_if_it_had_not_stopped(name):
+    def steps(module, optimizer, numbers):
+        for number in numbers:
+            torch.manual_seed(number)
+            optimizer.zero_grad()
+            module(torch.rand(2, 3, 4, 4)).square().sum().backward()
+            optimizer.step()
+
+    torch.manual_seed(0)
+    one = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    other = copy.deepcopy(one)
+    first = build_optimizer([(one, 0.1)], name=name, weight_decay=0.1)
+    steps(one, first, range(2))
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    second = build_optimizer([(other, 0.1)], name=name, weight_decay=0.1)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    steps(one, first, range(2, 5))
+    steps(other, second, range(2, 5))
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_muon_moves_all_directions_of_a_filter_bank_alike():
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(4, 16, 3, bias=False)
+    before = layer.weight.detach().clone()
+    # a gradient whose directions differ in strength by a factor of more than 30
+    scales = torch.logspace(0, 1.5, 16).reshape(16, 1, 1, 1)
+    optimizer = build_optimizer([(layer, 0.1)], name="muon", weight_decay=0.0)
+    (layer.weight * torch.randn_like(layer.weight) * scales).sum().backward()
+    optimizer.step()
+    strengths = torch.linalg.svdvals((layer.weight.detach() - before).flatten(1))
+    assert strengths.max() < 3 * strengths.min()
+
+
+def test_the_rate_rises_to_its_highest_and_falls_to_zero():
+    parameter = torch.nn.Linear(1, 1)
+    optimizer = build_optimizer([(parameter, 1.0)], name="sgd", weight_decay=0.0)
+    schedule = warmup_cosine(optimizer, warmup=3, total=10)
+    rates = []
+    for _ in range(11):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    assert rates[10] == pytest.approx(0)

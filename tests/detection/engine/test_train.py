@@ -1,0 +1,305 @@
+import json
+import shutil
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+
+from backbone.models.checkpoint import read_about
+from backbone.training.optim import build_optimizer, warmup_steps
+from backbone.training.samplers import IterationSampler
+from detection.config import (
+    DetectorRecipe,
+)
+from detection.data.coco import CocoAnnotations
+from detection.data.dataset import load_split
+from detection.data.transforms import resize_image
+from detection.engine import selection
+from detection.engine.scoring import detect_with_file
+from detection.engine.train import DetectorModule, train_detector
+from detection.engine.train_step import scale_recipe
+from detection.models.checkpoint import load_detector
+from detection.models.torchvision.faster_rcnn import TorchvisionDetector
+
+
+def test_training_leaves_a_detector_results_and_metrics_that_agree(config, tmp_path):
+    result = train_detector(config(), tmp_path)
+    detector, info = load_detector(result.path)
+    assert (info.class_names, info.category_ids) == (("red", "green"), (3, 7))
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["ap"] == pytest.approx(result.metrics.ap)
+    assert metrics["provenance"]["stage"] == "detector"
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {r["category_id"] for r in results} <= {3, 7}
+    assert {r["image_id"] for r in results} <= {1, 2, 3, 4}
+    assert not detector.training
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
+def test_a_detector_is_not_held_against_other_names_of_its_classes_ids(config, data_root, tmp_path):
+    path = train_detector(config(), tmp_path).path
+    data = json.loads((data_root / "val.json").read_text())
+    for category, name in zip(data["categories"], ("green", "red"), strict=True):
+        category["name"] = name
+    (tmp_path / "swapped.json").write_text(json.dumps(data))
+    swapped = CocoAnnotations.load(tmp_path / "swapped.json")
+    with pytest.raises(ValueError, match="id 3 is 'red' in the first and 'green' in the second"):
+        detect_with_file(path, swapped, data_root / "val", batch_size=2)
+
+
+def test_a_missing_image_is_named_before_the_training_starts(config, data_root, tmp_path):
+    shutil.copytree(data_root, tmp_path / "data")
+    (tmp_path / "data" / "train" / "5.png").unlink()
+    data = replace(config().data, root=str(tmp_path / "data"))
+    with pytest.raises(FileNotFoundError, match=r"1 of 5 images of .* first '5\.png'"):
+        train_detector(config(data=data), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_sentence(config, tmp_path):
+    with pytest.raises(ValueError, match="'gpu' was asked for, but torch finds no GPU here"):
+        train_detector(config(accelerator="gpu"), tmp_path)
+
+
+def test_it_is_made_once_and_again_when_anything_differs(config, tmp_path):
+    first = train_detector(config(), tmp_path)
+    again = train_detector(config(), tmp_path)
+    assert (first.skipped, again.skipped) == (False, True)
+    assert again.metrics.ap == first.metrics.ap
+    assert not train_detector(config(seed=1), tmp_path).skipped
+
+
+def test_only_the_evaluation_is_done_again_if_only_that_is_missing(config, tmp_path, monkeypatch):
+    first = train_detector(config(), tmp_path)
+    (tmp_path / "metrics.json").unlink()
+    monkeypatch.setattr(DetectorModule, "training_step", lambda *_: pytest.fail("trained again"))
+    assert train_detector(config(), tmp_path).metrics.ap == first.metrics.ap
+
+
+def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
+    config, tmp_path, interruption
+):
+    whole = train_detector(config(), tmp_path / "whole")
+    with interruption(DetectorModule, at=lambda module, _: module.global_step == 3):
+        train_detector(config(), tmp_path / "parts")
+    assert list((tmp_path / "parts").glob("*.ckpt"))
+    resumed = train_detector(config(), tmp_path / "parts")
+    one = load_detector(whole.path)[0].state_dict()
+    other = load_detector(resumed.path)[0].state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_images(
+    config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "detection.models.torchvision.faster_rcnn.TorchvisionDetector.losses",
+        lambda *_: {"loss": torch.tensor(float("nan"), requires_grad=True)},
+    )
+    with pytest.raises(FloatingPointError, match=r"loss is nan at step 0 on images \[\d, \d\]"):
+        train_detector(config(), tmp_path)
+    assert not (tmp_path / "detector.safetensors").exists()
+
+
+def test_training_leaves_out_crowds_and_images_without_objects(config):
+    settings = config().data
+    train = load_split(settings, "train")
+    assert [train[i].image_id for i in range(len(train))] == [1, 3, 4, 5, 6]
+    crowd_image = next(e for e in (train[i] for i in range(len(train))) if e.image_id == 3)
+    assert len(crowd_image.target.boxes) == 1
+    assert len(load_split(settings, "val")) == 4
+
+
+def test_flipped_boxes_surround_the_same_pixels(config):
+    settings = config().data
+    plain = load_split(settings, "train")[0]
+    recipe = replace(config().recipe, vertical_flip=True)
+    flipped = load_split(settings, "train", recipe=recipe)
+    seen = set()
+    for seed in range(20):
+        example = flipped[0, seed]
+        for box, original in zip(example.target.boxes, plain.target.boxes, strict=True):
+            x1, y1, x2, y2 = (int(v) for v in box)
+            u1, v1, u2, v2 = (int(v) for v in original)
+            inside = example.image[:, y1:y2, x1:x2].sum()
+            torch.testing.assert_close(inside, plain.image[:, v1:v2, u1:u2].sum())
+        seen.add(tuple(example.target.boxes[0].tolist()))
+    assert len(seen) == 4
+
+
+def test_a_missing_root_is_named(config, tmp_path):
+    settings = config().data
+    settings.root = str(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"data root .*nowhere does not exist"):
+        load_split(settings, "train")
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((100, 200), (50, 100)), ((100, 400), (30, 120)), ((20, 20), (50, 50))]
+)
+def test_images_are_resized_by_the_shorter_side_within_the_limit(size, expected):
+    image, scale = resize_image(torch.zeros(3, *size, dtype=torch.uint8), shortest=50, longest=120)
+    assert image.shape[1:] == expected
+    assert scale == tuple(new / old for new, old in zip(expected, size, strict=True))
+
+
+def test_processes_share_a_stream_that_shows_every_image_once_per_pass():
+    stream = []
+    for epoch in range(7):
+        shares = [
+            list(
+                IterationSampler(
+                    7,
+                    items_per_epoch=6,
+                    items_done=lambda done=6 * epoch: done,
+                    seed=3,
+                    rank=rank,
+                    world_size=2,
+                )
+            )
+            for rank in (0, 1)
+        ]
+        stream += [item for pair in zip(*shares, strict=True) for item in pair]
+    assert len({seed for _, seed in stream}) == len(stream)
+    stream = [index for index, _ in stream]
+    passes = [stream[i : i + 7] for i in range(0, len(stream), 7)]
+    assert all(sorted(one) == list(range(7)) for one in passes)
+    assert len({tuple(one) for one in passes}) > 1
+
+
+def ambitious(config, **changes):
+    """Every option of a training that keeps a state."""
+    recipe = {
+        "iterations": 7,
+        "accumulate": 2,
+        "ema_decay": 0.5,
+        "group_by_aspect": True,
+        "evaluate_every": 2,
+        "schedule": "steps",
+        "decay_at": [4, 6],
+        "optimizer": "sgd",
+        "shortest_sides_px": [48, 64],
+    }
+    base = config()
+    return replace(base, recipe=replace(base.recipe, **(recipe | changes)))
+
+
+def same_weights(one, other):
+    one, other = (load_detector(path)[0].state_dict() for path in (one, other))
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_averages_evaluations_and_accumulation_go_on_exactly_too(config, tmp_path, interruption):
+    whole = train_detector(ambitious(config), tmp_path / "whole")
+    with interruption(DetectorModule, at=lambda module, _: module.global_step == 5):
+        train_detector(ambitious(config), tmp_path / "parts")
+    resumed = train_detector(ambitious(config), tmp_path / "parts")
+    assert same_weights(whole.path, resumed.path)
+    histories = [read_about(result.path)["evaluations"] for result in (whole, resumed)]
+    assert histories[0] == histories[1]
+    assert list(histories[0]) == ["2", "4", "6", "7"]
+
+
+@pytest.fixture
+def aps(monkeypatch):
+    """Let evaluations give these APs one after the other, and count steps."""
+
+    def set_aps(values):
+        real, left = selection.evaluate_detector, iter(values)
+
+        def evaluate(*args, **kwargs):
+            result = real(*args, **kwargs)
+            return replace(result, metrics=replace(result.metrics, ap=next(left)))
+
+        monkeypatch.setattr(selection, "evaluate_detector", evaluate)
+
+    return set_aps
+
+
+def test_the_weights_with_the_best_ap_are_written(config, tmp_path, aps):
+    plain = {"evaluate_every": 0, "ema_decay": 0.0}
+    early = train_detector(
+        ambitious(config, **plain | {"iterations": 4, "checkpoint_every": 4}), tmp_path / "early"
+    )
+    aps([10.0, 30.0, 20.0, float("nan")])
+    best = train_detector(ambitious(config, ema_decay=0.0), tmp_path / "best")
+    assert same_weights(early.path, best.path)
+    history = read_about(best.path)["evaluations"]
+    assert history == {"2": 10.0, "4": 30.0, "6": 20.0, "7": None}
+
+
+def test_a_training_that_no_longer_improves_ends_early(config, tmp_path, aps):
+    aps([30.0, 20.0, 30.0, 50.0])
+    result = train_detector(ambitious(config, patience=2), tmp_path)
+    assert read_about(result.path)["evaluations"] == {"2": 30.0, "4": 20.0, "6": 30.0}
+
+
+def test_a_nan_names_the_last_good_checkpoint(config, tmp_path, monkeypatch):
+    real = TorchvisionDetector.losses
+    calls = []
+
+    def losses(self, *args):
+        calls.append(1)
+        return {
+            k: v * (float("nan") if len(calls) > 3 else 1) for k, v in real(self, *args).items()
+        }
+
+    monkeypatch.setattr(TorchvisionDetector, "losses", losses)
+    with pytest.raises(
+        FloatingPointError, match=r"step 3 on images .*last good checkpoint is .*ckpt"
+    ):
+        train_detector(config(), tmp_path)
+
+
+def test_a_recipe_scales_with_the_batch():
+    recipe = DetectorRecipe(
+        iterations=90000, batch_size=2, accumulate=2, optimizer="sgd", learning_rate=0.02,
+        warmup_iterations=1000, schedule="steps", decay_at=[60000, 80000], reference_batch=16,
+    )  # fmt: skip
+    scaled = scale_recipe(recipe, world_size=2)
+    assert scaled.learning_rate == pytest.approx(0.01)
+    assert (scaled.iterations, scaled.warmup_iterations) == (180000, 2000)
+    assert scaled.decay_at == [120000, 160000]
+    assert scale_recipe(scaled, world_size=2) == scaled
+
+
+def test_steps_and_sgd_are_detectron2s():
+    solver = pytest.importorskip("detectron2.solver.lr_scheduler")
+    build = pytest.importorskip("detectron2.solver.build")
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    ours = build_optimizer([(network, 0.1)], name="sgd", weight_decay=1e-4, plain_sgd=True)
+    groups = build.get_default_optimizer_params(
+        network, base_lr=0.1, weight_decay=1e-4, weight_decay_norm=0.0
+    )
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert {id(p): g["weight_decay"] for g in ours.param_groups for p in g["params"]} == decays
+    theirs = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    mine = warmup_steps(ours, warmup=10, decay_at=[20, 30], factor=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no optimizer takes a step here
+        other = solver.WarmupMultiStepLR(theirs, [20, 30], warmup_iters=10)
+        for _ in range(40):
+            assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"])
+            mine.step()
+            other.step()
+
+
+@pytest.mark.parametrize("recipe", [{}, {"evaluate_every": 2, "ema_decay": 0.5}])
+def test_a_training_killed_before_its_file_is_written_only_writes_it(
+    config, tmp_path, monkeypatch, recipe
+):
+    base = config()
+    settings = replace(base, recipe=replace(base.recipe, **recipe))
+    whole = train_detector(settings, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("detection.engine.train.save_detector", raise_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_detector(settings, tmp_path / "parts")
+    monkeypatch.setattr(DetectorModule, "training_step", lambda *_: pytest.fail("trained again"))
+    assert same_weights(whole.path, train_detector(settings, tmp_path / "parts").path)
+
+
+def raise_interrupt(*_, **__):
+    raise KeyboardInterrupt

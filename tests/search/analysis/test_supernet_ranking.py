@@ -1,0 +1,90 @@
+import json
+import random
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from PIL import Image
+
+from search.analysis import supernet_ranking as sharing
+from search.analysis.supernet_ranking import measure_sharing
+from search.config import SharedConfig, SharingConfig, SpaceConfig
+from search.randomness import stream
+from search.rewards.tabular import FORMAT
+from search.space import build_space
+
+SPACE = SpaceConfig(operations=["identity", "max_pool_3x3"], num_blocks=1, combinations=["add"])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with images and with a table whose rewards are noise."""
+    root = tmp_path_factory.mktemp("place")
+    pixels = torch.randint(256, (40, 8, 8, 3), generator=stream("pixels")).to(torch.uint8)
+    for index, image in enumerate(pixels):
+        folder = root / "train" / f"class{index % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.numpy()).save(folder / f"{index}.png")
+    space = build_space(SPACE)
+    lines = [{"format": FORMAT, "space": asdict(SPACE), "made": {}, "data": {}}]
+    for genotype in list(space.enumerate())[:24]:
+        reward = round(random.Random(genotype.digest).random(), 3)
+        decisions = space.to_decisions(genotype)
+        lines.append({"decisions": decisions, "reward": reward, "seconds": 1, "cost": None})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (root / "table.jsonl").write_text(text, encoding="utf-8")
+    return root
+
+
+def measure(place, out, **changes):
+    config = SharingConfig(table=str(place / "table.jsonl"), num_resamples=200, progress=False)
+    reward = SharedConfig(
+        data_root=str(place), weights=str(place / "shared.safetensors"),
+        space=SpaceConfig(num_blocks=4), num_cells=1, first_filters=4, epochs=1, batch_size=8,
+        learning_rate=0.05, weight_decay=0, crop_padding_px=1, num_threads=1, held_out_images=20,
+    )  # fmt: skip
+    return measure_sharing(replace(config, **changes), reward, out)
+
+
+def test_scores_of_the_tables_own_space_are_compared_with_its_rewards(place, tmp_path):
+    result = measure(place, tmp_path)
+    assert [compared.name for compared in result.compared] == ["shared weights", "multiply-adds"]
+    assert [c.overall.num_genotypes for c in result.compared] == [24, 24]
+    written = json.loads(result.path.read_text())
+    assert len(written["genotypes"]) == 24
+    assert result.path.with_suffix(".png").is_file()
+    first = max(written["genotypes"], key=lambda row: row["score"])
+    better = [row for row in written["genotypes"] if row["reward"] > first["reward"]]
+    assert (result.chosen_reward, result.chosen_rank) == (first["reward"], 1 + len(better))
+
+
+def test_scores_equal_to_the_table_agree_with_it_entirely(place, tmp_path, monkeypatch):
+    def looked_up(rows, _shared, *, progress):
+        return [row.reward for row in rows], [0.0] * len(rows)
+
+    monkeypatch.setattr(sharing, "_score", looked_up)
+    result = measure(place, tmp_path, best_share=0.3)
+    shared = result.compared[0]
+    assert (shared.overall.tau, shared.best.tau) == pytest.approx((1, 1))
+    assert shared.best.num_genotypes == 8  # of 24, rounded up
+    assert (result.chosen_rank, result.chosen_reward) == (1, result.best_reward)
+    head, rows = result.table()
+    assert [row[:3] for row in rows[:2]] == [
+        ["shared weights", "all", "24"],
+        ["shared weights", "best 30%", "8"],
+    ]
+    assert {len(row) for row in rows} == {len(head)}
+
+
+def test_too_few_of_the_best_are_left_out_and_of_all_are_refused(place, tmp_path):
+    result = measure(place, tmp_path, num_genotypes=6, best_share=0.5)
+    assert result.compared[0].overall.num_genotypes == 6
+    assert result.compared[0].best is None
+    with pytest.raises(ValueError, match="has 24 genotypes; num_genotypes can be 5 to as many"):
+        measure(place, tmp_path, num_genotypes=25)
+    with pytest.raises(ValueError, match="num_genotypes must be at least 5, not 4"):
+        measure(place, tmp_path, num_genotypes=4)
+    with pytest.raises(FileNotFoundError, match=r"none\.jsonl"):
+        measure(place, tmp_path, table="none.jsonl")
+    with pytest.raises(ValueError, match="best_share must be above 0"):
+        measure(place, tmp_path, best_share=0)

@@ -1,0 +1,140 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from search.config import CostConfig, ExecutorConfig, LocalConfig
+from search.execution.local import LocalExecutor, Place, local_places, running_executor
+from search.execution.processes import share_cores, usable_cores
+from search.execution.worker import Evaluator, Task
+from search.rewards.cost import genotype_cost
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # worker processes import the rewards from there
+from made_rewards import Broken, DiesAlways, DiesOnce, Made, OddError, Slow, TellsPlace, genotypes
+
+TWO = LocalConfig(num_workers=2)
+
+
+def outcomes(executor, tasks):
+    """Do tasks as a driver does: as many at a time as there are slots."""
+    waiting, under_way, done = list(tasks), 0, {}
+    while waiting or under_way:
+        while waiting and under_way < executor.num_slots:
+            executor.submit(waiting.pop(0))
+            under_way += 1
+        for outcome in executor.wait():
+            under_way -= 1
+            done[outcome.number] = outcome
+    return [done[number] for number in sorted(done)]
+
+
+def tasks(number, **changes):
+    return [
+        Task(number=n, genotype=genotype, seed=5, **changes)
+        for n, genotype in enumerate(genotypes(number))
+    ]
+
+
+def test_worker_processes_give_what_this_process_gives():
+    with running_executor(ExecutorConfig(), Evaluator(Made())) as executor:
+        here = outcomes(executor, tasks(6))
+    with running_executor(TWO, Evaluator(Made())) as executor:
+        there = outcomes(executor, tasks(6))
+    assert [o.reward for o in there] == [o.reward for o in here]
+    assert [o.steps for o in there] == [o.steps for o in here]
+
+
+def test_a_task_is_stopped_below_its_threshold():
+    cost = CostConfig(measure="parameters", num_cells=1, first_filters=8)
+    evaluate = Evaluator(Made(), cost=cost)
+    (task,) = tasks(1)
+    whole = evaluate(task)
+    stopped = evaluate(
+        Task(number=0, genotype=task.genotype, seed=5, thresholds={1: whole.reward, 2: 0.0})
+    )
+    assert not whole.pruned
+    assert stopped.pruned
+    assert stopped.steps == {1: whole.reward / 2}
+    assert stopped.reward == whole.reward / 2
+    assert stopped.cost == genotype_cost(task.genotype, cost).value > 0
+
+
+def test_the_task_of_a_worker_that_is_killed_is_done_again(tmp_path):
+    with running_executor(TWO, Evaluator(DiesOnce(folder=str(tmp_path)))) as executor:
+        done = outcomes(executor, tasks(3))
+    with running_executor(ExecutorConfig(), Evaluator(Made())) as executor:
+        assert [o.reward for o in done] == [o.reward for o in outcomes(executor, tasks(3))]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_task_that_kills_every_worker_is_a_failure_with_its_reason():
+    with running_executor(LocalConfig(num_workers=1), Evaluator(DiesAlways())) as executor:
+        (outcome,) = outcomes(executor, tasks(1))
+    assert outcome.reward is None
+    assert "signal 9" in outcome.failure
+    assert "memory" in outcome.failure
+    assert "3 times" in outcome.failure
+
+
+@pytest.mark.parametrize("config", [ExecutorConfig(), LocalConfig(num_workers=1)])
+def test_a_bug_in_a_reward_reaches_the_driver(config):
+    expected = (
+        OddError if not isinstance(config, LocalConfig) else RuntimeError
+    )  # it cannot be pickled
+    with (
+        running_executor(config, Evaluator(Broken())) as executor,
+        pytest.raises(expected, match="3 bugs"),
+    ):
+        outcomes(executor, tasks(1))
+
+
+def test_workers_end_with_the_executor(tmp_path):
+    reward = Slow(folder=str(tmp_path), seconds=60)
+    with running_executor(TWO, Evaluator(reward)) as executor:
+        for task in tasks(2):
+            executor.submit(task)
+        assert isinstance(executor, LocalExecutor)
+        processes = [worker.process for worker in executor._workers]
+    assert not any(process.is_alive() for process in processes)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen here")
+def test_each_worker_stays_on_its_cores():
+    cores = usable_cores()
+    with running_executor(LocalConfig(), Evaluator(TellsPlace())) as executor:
+        assert executor.num_slots == len(cores)
+        done = outcomes(executor, tasks(2 * len(cores)))
+    assert {o.reward for o in done} == set(cores)
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "shares"),
+    [
+        ([0, 1, 2, 3], 2, [[0, 1], [2, 3]]),
+        ([4, 5, 6], 2, [[4], [5]]),
+        ([0, 1], 3, [[0], [1], [0]]),
+    ],
+)
+def test_cores_are_shared_evenly(cores, workers, shares):
+    assert share_cores(cores, workers) == shares
+
+
+def test_workers_take_turns_with_the_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    places = local_places(LocalConfig(workers_per_gpu=2))
+    assert [place.gpu for place in places] == ["0", "1", "0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert [p.gpu for p in local_places(LocalConfig(workers_per_gpu=1))] == ["5", "7"]
+
+
+def test_what_an_executor_needs_and_is_not_there_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match="finds no GPU here"):
+        local_places(LocalConfig(workers_per_gpu=1))
+
+
+def test_a_place_without_a_gpu_leaves_the_environment_alone():
+    assert Place((0,)).gpu is None

@@ -1,0 +1,125 @@
+import optuna
+import pytest
+
+from search.config import (
+    ControllerConfig,
+    EvolutionConfig,
+    NsgaConfig,
+    RandomConfig,
+    StrategyConfig,
+    TpeConfig,
+)
+from search.space import SearchSpace
+from search.strategies.base import ControllerSampler, Horizon, build_sampler
+
+SPACE = SearchSpace(operations=("identity", "conv_1x1", "max_pool_3x3"), num_blocks=1)
+CONTROLLER = ControllerConfig(batch_size=4, num_units=8, learning_rate=0.05)
+EVOLUTION = EvolutionConfig(population_size=5, sample_size=3)
+STRATEGIES = [
+    RandomConfig(),
+    CONTROLLER,
+    EVOLUTION,
+    TpeConfig(num_startup_trials=4),
+    NsgaConfig(population_size=4),
+]
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def ask(study):
+    trial = study.ask()
+    study.sampler.suggest(trial)
+    return trial
+
+
+def run(study, num_trials, *, fail=()):
+    for _ in range(num_trials):
+        trial = ask(study)
+        if trial.number in fail:
+            trial.set_user_attr("failure", "it diverged")
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            study.tell(trial, trial.params["normal_0_left_operation"] / 2)
+    return [trial.params for trial in study.trials]
+
+
+def new_study(strategy, *, seed=0):
+    sampler = build_sampler(strategy, SPACE, seed=seed)
+    return optuna.create_study(direction="maximize", sampler=sampler)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_sampler_that_is_made_anew_goes_on_as_the_old_one_would(strategy):
+    whole = run(new_study(strategy), 14, fail={2})
+    study = new_study(strategy)
+    run(study, 7, fail={2})
+    study.sampler = build_sampler(strategy, SPACE, seed=0)
+    assert run(study, 7) == whole
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_another_seed_gives_other_proposals(strategy):
+    assert run(new_study(strategy), 5) != run(new_study(strategy, seed=1), 5)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_proposal_looks_no_further_than_its_horizon(strategy):
+    def proposals(rewards):
+        sampler = build_sampler(strategy, SPACE, seed=0, horizon=Horizon(lag=3))
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        made = []
+        for reward in rewards:
+            trial = ask(study)
+            made.append(trial.params)
+            study.tell(trial, reward)
+        return made
+
+    rewards = [0.1, 0.5, 0.3, 0.9, 0.2, 0.8, 0.4, 0.7, 0.6, 0.35, 0.15, 0.95]
+    changed = [*rewards[:8], *(1 - reward for reward in rewards[8:])]
+    # Trial 8's reward can change no proposal before trial 12's.
+    assert proposals(changed) == proposals(rewards)
+
+
+def test_a_lost_trial_teaches_nothing():
+    study = new_study(CONTROLLER)
+    for _ in range(4):
+        study.tell(ask(study), state=optuna.trial.TrialState.FAIL)
+    run(study, 1)
+    assert study.sampler._controller.baseline is None
+
+
+def test_a_batch_with_a_trial_in_flight_is_not_learnt():
+    study = new_study(CONTROLLER)
+    waiting = ask(study)
+    run(study, 6)
+    assert isinstance(study.sampler, ControllerSampler)
+    assert study.sampler._controller.num_batches == 0
+    study.tell(waiting, 1.0)
+    run(study, 1)
+    assert study.sampler._controller.num_batches == 1
+
+
+def test_a_failed_trial_teaches_a_reward_of_zero():
+    study = new_study(CONTROLLER)
+    run(study, 5, fail={0, 1, 2, 3})
+    assert study.sampler._controller.baseline == 0.0
+
+
+def test_one_sampler_can_serve_two_studies():
+    sampler = build_sampler(CONTROLLER, SPACE, seed=0)
+    one, two = (optuna.create_study(direction="maximize", sampler=sampler) for _ in range(2))
+    assert run(one, 9) == run(two, 9)
+
+
+def test_a_strategy_without_a_sampler_is_named():
+    with pytest.raises(TypeError, match="no strategy for StrategyConfig"):
+        build_sampler(StrategyConfig(), SPACE, seed=0)
+
+
+def test_a_parameter_that_is_no_choice_is_refused():
+    trial = new_study(RandomConfig()).ask()
+    with pytest.raises(ValueError, match="'learning_rate' is not a choice"):
+        trial.suggest_float("learning_rate", 0.0, 1.0)
