@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from backbone.cells.genotype import Genotype
-from backbone.io.provenance import plain
-from backbone.io.threads import limited_threads
+from backbone.io.provenance import to_builtins
+from backbone.io.runtime import choose_device, limited_threads
 from backbone.models.backbone import LEVELS, describe_cells, rebuild_backbone
 from backbone.models.cell_network import penultimate_filters
 from detection.config import DetectionRewardConfig
 from detection.data.dataset import CocoDataset, data_arguments, fingerprint_splits, load_splits
 from detection.engine.evaluate import EVALUATION_BATCH, evaluate_detector
-from detection.engine.train_step import choose_device, seed_step, training_steps
+from detection.engine.train_step import seed_step, training_steps
 from detection.evaluation.tables import CocoTruth
 from detection.models.build import build_detector
 from detection.models.detector import Detector
@@ -77,7 +77,7 @@ class DetectionReward:
     def arguments(self) -> Mapping[str, Any]:
         """The config without where the data lie, which their fingerprints tell better."""
         config = self.config
-        recipe = plain(config.recipe)
+        recipe = to_builtins(config.recipe)
         del recipe["checkpoint_every"]
         names = (
             "num_cells", "first_filters", "grayscale", "max_train_images", "max_val_images",
@@ -85,9 +85,9 @@ class DetectionReward:
         )  # fmt: skip
         return {
             "reward": "detection_ap",
-            "detector": plain(config.detector),
+            "detector": to_builtins(config.detector),
             "recipe": recipe,
-            "data": plain(data_arguments(config.data)),
+            "data": to_builtins(data_arguments(config.data)),
             **{name: getattr(config, name) for name in names},
         }
 

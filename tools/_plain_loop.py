@@ -12,10 +12,11 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
 from backbone.cells.genotype import Genotype
+from backbone.io.runtime import choose_device
 from backbone.training.images import SPLIT_NAMES
 from search.config import ProxyConfig
 from search.rewards.fit import MOMENTUM, ProxyNetwork
-from search.rewards.image_tensors import ImageTensors, choose_device, split_indices
+from search.rewards.image_tensors import ImageTensors, split_indices
 
 
 class _FloatNetwork(nn.Module):

@@ -19,10 +19,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Sampler
 from torchvision.ops import FeaturePyramidNetwork
 
+from backbone.io.runtime import choose_device
 from detection.config import Detectron2DetectorConfig, TrainDetectorConfig
 from detection.data.dataset import CocoDataset, load_splits
 from detection.engine.train import build_new_detector
-from detection.engine.train_step import build_batches, choose_device, seed_step
+from detection.engine.train_step import build_batches, seed_step
 from detection.models.detector import Detector
 from detection.structures import SIZE_DIVISOR
 

@@ -93,8 +93,9 @@ class Run:
     def record(self) -> None:
         """Write ``config.yaml``; say if the folder held a run of another config."""
         from backbone.io.files import write_text
+        from backbone.io.runtime import global_rank
 
-        if int(os.environ.get("RANK", "0")) != 0:
+        if global_rank() != 0:
             return
         path, text = self.out / "config.yaml", OmegaConf.to_yaml(self.config, resolve=True)
         if path.is_file() and path.read_text(encoding="utf-8") != text:

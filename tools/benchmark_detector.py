@@ -33,8 +33,8 @@ def main(config: DictConfig) -> None:
         import torch
 
         from backbone.io.files import write_json
+        from backbone.io.runtime import choose_device
         from detection.engine.latency import measure_speed, speed_rows
-        from detection.engine.train_step import choose_device
         from detection.evaluation.text_tables import text_table
 
         run = start_run(config)

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 def main(config: DictConfig) -> None:
     with plain_errors():
         run = start_run(config)
-        from detection.engine.processes import joined_processes
+        from backbone.io.runtime import process_group
 
-        with joined_processes() as rank:
+        with process_group() as rank:
             evaluate(run.settings, run.out, rank=rank)
             if rank == 0:
                 run.finish()

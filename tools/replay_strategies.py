@@ -37,7 +37,7 @@ def main(config: DictConfig) -> None:
         strategies = dict(named_strategy(entry) for entry in settings.strategies)
 
         from backbone.io.files import write_json
-        from backbone.io.provenance import plain
+        from backbone.io.provenance import to_builtins
         from detection.evaluation.text_tables import text_table
         from search.analysis.replay import best_share, draw_replays, summarize
         from search.rewards.tabular import TableReward
@@ -57,7 +57,8 @@ def main(config: DictConfig) -> None:
             "target": target, "num_trials": settings.num_trials, "first_seed": settings.seed,
         }  # fmt: skip
         results = [
-            as_record(one, replays[one.name], target) | {"settings": plain(strategies[one.name])}
+            as_record(one, replays[one.name], target)
+            | {"settings": to_builtins(strategies[one.name])}
             for one in found
         ]
         write_json(run.out / "replays.json", about | {"strategies": results})

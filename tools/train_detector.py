@@ -10,7 +10,6 @@ python tools/train_detector.py --dry-run          # is the set-up sound? within 
 torchrun --nproc-per-node 2 tools/train_detector.py
 """
 
-import os
 import sys
 
 import hydra
@@ -24,6 +23,7 @@ from _run import log_images, plain_errors, start_run
 @hydra.main(version_base=None, config_path="../conf", config_name="train_detector")
 def main(config: DictConfig) -> None:
     with plain_errors():
+        from backbone.io.runtime import global_rank
         from detection.engine.showcase import draw_showcase
         from detection.engine.train import train_detector
         from detection.evaluation.text_tables import describe_metrics, headline
@@ -33,7 +33,7 @@ def main(config: DictConfig) -> None:
         if settings.dry_run:
             sys.exit(_try(settings))
         result = train_detector(settings, out, loggers=run.loggers)
-        if int(os.environ.get("RANK", "0")) == 0:
+        if global_rank() == 0:
             picture = draw_showcase(result.path, settings.data, out / "detections.png")
             for logger in run.loggers:
                 logger.log_metrics(headline(result.metrics))

@@ -39,7 +39,7 @@ class Provenance:
 
         Versions are recorded but take no part: an upgrade does not undo finished work.
         """
-        made_from = [self.stage, plain(self.arguments), dict(self.inputs), dict(self.data)]
+        made_from = [self.stage, to_builtins(self.arguments), dict(self.inputs), dict(self.data)]
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class Provenance:
         return {
             "stage": self.stage,
             "key": self.key,
-            "arguments": plain(self.arguments),
+            "arguments": to_builtins(self.arguments),
             "inputs": dict(self.inputs),
             "data": dict(self.data),
             "python": platform.python_version(),
@@ -55,16 +55,16 @@ class Provenance:
         }
 
 
-def plain(value: Any) -> Any:
+def to_builtins(value: Any) -> Any:
     """Return dataclasses, enums, paths and tuples inside ``value`` as JSON's types."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {"type": type(value).__name__} | plain(asdict(value))
+        return {"type": type(value).__name__} | to_builtins(asdict(value))
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_builtins(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_builtins(item) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 

@@ -24,11 +24,11 @@ from torchvision.transforms.v2.functional import rgb_to_grayscale
 from backbone.cells.genotype import Genotype
 from backbone.cells.published import CONVENTIONS, PUBLISHED
 from backbone.config import MIN_SIDE_PX
-from backbone.io.imports import absent_while_importing
+from backbone.io.runtime import hidden_package
 from backbone.models.cell_network import CellNetwork, NetworkConfig, first_filters
 from backbone.models.normalization import NORMS, convert_norm
 
-with absent_while_importing("wandb"):  # timm imports it where it is installed, unasked
+with hidden_package("wandb"):  # timm imports it where it is installed, unasked
     import timm
     from timm.data.config import resolve_model_data_config
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from backbone.io.imports import absent_while_importing
+from backbone.io.runtime import hidden_package
 from backbone.models.backbone import Backbone, NamedMaps
 from backbone.models.cell_network import CellNetwork
 from backbone.models.normalization import recomputation
 
-with absent_while_importing("wandb"):  # timm imports it where it is installed, unasked
+with hidden_package("wandb"):  # timm imports it where it is installed, unasked
     from timm.models._features import FeatureListNet
 
 SPLIT_STRIDE = 16

@@ -110,7 +110,7 @@ def require_onnx() -> None:
     except ImportError:
         raise ImportError(
             "export to ONNX needs onnxscript and onnxruntime; install them with: "
-            "pip install 'nasdet[onnx]'"
+            "pip install onnx onnxruntime onnxscript"
         ) from None
 
 

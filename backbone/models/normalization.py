@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from backbone.io.imports import absent_while_importing
+from backbone.io.runtime import hidden_package
 
-with absent_while_importing("wandb"):  # timm imports it where it is installed, unasked
+with hidden_package("wandb"):  # timm imports it where it is installed, unasked
     from timm.layers.norm_act import (
         BatchNormAct2d,
         SyncBatchNormAct,

@@ -17,15 +17,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from backbone.io.imports import absent_while_importing
 from backbone.io.provenance import Provenance, fingerprint_file
+from backbone.io.runtime import hidden_package
 from backbone.models.backbone import describe_spec, rebuild_backbone
 from backbone.models.cell import Cell
 from backbone.models.cell_network import CellNetwork
 from backbone.models.checkpoint import BACKBONE_PREFIX, check_tensors, save_weights
 from backbone.models.operations import FactorizedReduction, SamePool2d
 
-with absent_while_importing("wandb"):  # timm imports it where it is installed, unasked
+with hidden_package("wandb"):  # timm imports it where it is installed, unasked
     import timm
 
 HEAD_PREFIX = "last_linear."

@@ -12,9 +12,9 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from backbone.io.imports import absent_while_importing
+from backbone.io.runtime import hidden_package
 
-with absent_while_importing("wandb"):  # timm imports it where it is installed, unasked
+with hidden_package("wandb"):  # timm imports it where it is installed, unasked
     from timm.optim.muon import Muon
     from timm.optim.rmsprop_tf import RMSpropTF
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from backbone.config import PretrainConfig
+from backbone.io.runtime import choose_device, global_rank, local_rank
 from backbone.profile.memory import LiveBytes
 from backbone.training.images import CACHE_BYTES
 from backbone.training.module import ClassifierModule
-from backbone.training.trainer import local_rank
 
 PROBE_IMAGES = 8
 """Images per measured step, at most; the rest is extrapolated."""
@@ -116,8 +116,10 @@ def forecast_pretraining(
         ValueError: if it cannot fit into memory.
     """
     recipe = config.recipe
-    wants_gpu = config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    device = torch.device("cuda", local_rank()) if wants_gpu else torch.device("cpu")
+    device = choose_device(config.accelerator)
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        device = torch.device("cuda", local_rank())
     probe = copy.deepcopy(module).to(device).train()
     optimizer = probe.configure_optimizers()["optimizer"]
     kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(config.precision)
@@ -141,14 +143,14 @@ def forecast_pretraining(
             batch_size=min(recipe.batch_size, num_images),
             steps_per_epoch=module.steps_per_epoch,
             device=device,
-            present_bytes=0 if wants_gpu else weights,
-            data_bytes=0 if wants_gpu else min(num_images * image.numel(), CACHE_BYTES),
+            present_bytes=0 if on_gpu else weights,
+            data_bytes=0 if on_gpu else min(num_images * image.numel(), CACHE_BYTES),
         )
-    if wants_gpu:  # leave the device as it was
+    if on_gpu:  # leave the device as it was
         del probe, optimizer
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    if os.environ.get("RANK", "0") == "0":
+    if global_rank() == 0:
         print(prediction.describe(), flush=True)  # noqa: T201  # before a bar, for a person
     prediction.check()
     return prediction

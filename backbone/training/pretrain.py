@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Subset
 from backbone.config import ClassifierRecipe, PretrainConfig
 from backbone.io.files import write_json
 from backbone.io.provenance import Provenance, fingerprint_file
+from backbone.io.runtime import world_size
 from backbone.models.backbone import build_backbone, describe_spec
 from backbone.models.cell_network import CellNetwork
 from backbone.models.checkpoint import read_about, read_current, save_classifier
@@ -27,7 +28,6 @@ from backbone.training.module import ClassifierModule
 from backbone.training.preflight import forecast_pretraining, peak_bytes
 from backbone.training.samplers import IterationSampler
 from backbone.training.trainer import (
-    all_processes,
     build_trainer,
     expected_warnings_hidden,
     resume_point,
@@ -82,7 +82,7 @@ def pretrain_backbone(
             "norm": config.norm,
             "seed": config.seed,
             "precision": config.precision,
-            "processes": all_processes(),
+            "processes": world_size(),
         },
         inputs={"backbone": description},
         data={"train": train.fingerprint, "val": val.fingerprint},
@@ -193,7 +193,7 @@ def _finished(path: Path, provenance: Provenance) -> PretrainResult | None:
 
 def _chunk(num_images: int, recipe: ClassifierRecipe) -> tuple[int, int]:
     """Return steps from one checkpoint to the next, and how many such parts make an epoch."""
-    steps = max(num_images // (recipe.batch_size * all_processes()), 1)
+    steps = max(num_images // (recipe.batch_size * world_size()), 1)
     parts = math.ceil(steps / recipe.checkpoint_every)
     return math.ceil(steps / parts), parts
 

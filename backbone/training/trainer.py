@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -10,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
+
+from backbone.io.runtime import choose_device, local_world_size, num_nodes
 
 EXPECTED_WARNINGS = (
     # Reading in the training process is a choice here: small sets are kept in memory.
@@ -42,21 +42,6 @@ class Stopwatch:
         return seconds
 
 
-def local_processes() -> int:
-    """Return how many processes torchrun started on this machine; 1 without torchrun."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
-def all_processes() -> int:
-    """Return how many processes torchrun started on all machines; 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def local_rank() -> int:
-    """Return this process's number among those that torchrun started on this machine."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
 def build_trainer(  # noqa: PLR0913  # a trainer has that many independent settings
     *,
     max_epochs: int,
@@ -78,8 +63,8 @@ def build_trainer(  # noqa: PLR0913  # a trainer has that many independent setti
     Raises:
         ValueError: if a GPU is asked for and there is none.
     """
-    require_accelerator(accelerator)
-    processes = local_processes()
+    choose_device(accelerator)  # one sentence if there is none
+    processes = local_world_size()
     has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
     own_bar = [] if has_bar else [TQDMProgressBar(refresh_rate=5)]
     return L.Trainer(
@@ -88,7 +73,7 @@ def build_trainer(  # noqa: PLR0913  # a trainer has that many independent setti
         check_val_every_n_epoch=check_val_every_n_epoch,
         accelerator=accelerator,
         devices=processes if processes > 1 else "auto" if accelerator == "gpu" else 1,
-        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
+        num_nodes=num_nodes(),
         strategy="ddp" if processes > 1 else "auto",
         precision=precision,  # type: ignore[arg-type]  # a literal type; Lightning checks it
         gradient_clip_val=gradient_clip or None,
@@ -101,12 +86,6 @@ def build_trainer(  # noqa: PLR0913  # a trainer has that many independent setti
         enable_model_summary=False,
         use_distributed_sampler=distributed_sampler,
     )
-
-
-def require_accelerator(accelerator: str) -> None:
-    """Raise a ValueError if a GPU is asked for, by Lightning's name, and none is there."""
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise ValueError(f"accelerator {accelerator!r} was asked for, but torch finds no GPU here")
 
 
 def resume_point(path: Path, *, every_steps: int = 0) -> ModelCheckpoint:

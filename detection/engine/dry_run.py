@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from backbone.io.runtime import choose_device, world_size
 from backbone.training.preflight import peak_bytes
-from backbone.training.trainer import all_processes
 from detection.config import DetectorRecipe, TrainDetectorConfig
 from detection.data.dataset import DetectionBatch, collate, load_splits
 from detection.engine.train import build_new_detector
 from detection.engine.train_step import (
     build_schedule,
-    choose_device,
     scale_recipe,
     seed_step,
     total_loss,
@@ -88,7 +87,7 @@ def try_training(config: TrainDetectorConfig, *, progress: bool = True) -> DryRu
         ImportError: if the engine is not installed.
     """
     train, _ = load_splits(config.data, config.recipe)
-    recipe = scale_recipe(config.recipe, world_size=all_processes())
+    recipe = scale_recipe(config.recipe, world_size=world_size())
     device = choose_device(config.accelerator)
     detector = build_new_detector(config, train.annotations)
     detector.to(device).to(memory_format=torch.channels_last).train()

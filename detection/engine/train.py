@@ -16,12 +16,12 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from backbone.io.provenance import Provenance, read_record, recorded_key
+from backbone.io.runtime import choose_device, world_size
 from backbone.models.backbone import LEVELS, build_backbone
 from backbone.models.checkpoint import read_about, read_current
 from backbone.training.pretrain import describe_backbone_source
 from backbone.training.trainer import (
     Stopwatch,
-    all_processes,
     build_trainer,
     expected_warnings_hidden,
     resume_point,
@@ -40,7 +40,6 @@ from detection.engine.selection import BestWeights
 from detection.engine.train_step import (
     build_batches,
     build_schedule,
-    choose_device,
     scale_recipe,
     seed_step,
     total_loss,
@@ -121,7 +120,7 @@ def _train(
     loggers: Sequence[Logger],
     callbacks: Sequence[Callback],
 ) -> None:
-    recipe = scale_recipe(config.recipe, world_size=all_processes())
+    recipe = scale_recipe(config.recipe, world_size=world_size())
     module = DetectorModule(build_new_detector(config, train.annotations), recipe, seed=config.seed)
     checkpoint = path.parent / f"{provenance.key[:12]}-last.ckpt"
     average = EMAWeightAveraging(decay=recipe.ema_decay) if recipe.ema_decay else None
@@ -286,7 +285,7 @@ def _provenance(config: TrainDetectorConfig, train: CocoDataset, val: CocoDatase
             "norm": config.norm,
             "seed": config.seed,
             "precision": config.precision,
-            "processes": all_processes(),
+            "processes": world_size(),
         },
         inputs={"backbone": describe_backbone_source(config.backbone, grayscale=config.grayscale)},
         data=fingerprint_splits(train, val),

@@ -14,21 +14,9 @@ from torch.utils.data import DataLoader
 
 from backbone.training.optim import build_optimizer, warmup_cosine, warmup_steps
 from backbone.training.samplers import SEED_STEP, GroupedBatchSampler, IterationSampler
-from backbone.training.trainer import require_accelerator
 from detection.config import DetectorRecipe
 from detection.data.dataset import CocoDataset, DetectionBatch, Example, collate
 from detection.models.detector import Detector
-
-
-def choose_device(accelerator: str) -> torch.device:
-    """Return the device that Lightning takes for that name of a kind; a GPU, if any, on ``auto``.
-
-    Raises:
-        ValueError: if a GPU is asked for and there is none.
-    """
-    require_accelerator(accelerator)
-    wants_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return torch.device("cuda" if wants_cuda else "cpu")
 
 
 def seed_step(seed: int, step: int, *, device: torch.device) -> None:

@@ -125,7 +125,7 @@ def _opened(name: str) -> Iterator[Any]:
         import cv2
     except ImportError:
         raise ImportError(
-            "videos and cameras need OpenCV; install it with: pip install 'nasdet[video]'"
+            "videos and cameras need OpenCV; install it with: pip install opencv-python-headless"
         ) from None
     if not name.isdecimal() and not Path(name).is_file():
         raise ValueError(f"video {name} does not exist")

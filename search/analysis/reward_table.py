@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from backbone.io.files import write_text
-from backbone.io.provenance import plain
+from backbone.io.provenance import to_builtins
 from search.config import CostConfig, ExecutorConfig, SpaceConfig
 from search.execution.local import running_executor
 from search.execution.worker import Evaluator, Task
@@ -56,9 +56,9 @@ def record_table(
     header = {
         "format": FORMAT,
         "space": asdict(space),
-        "made": plain(reward.arguments) | {"seed": seed},
+        "made": to_builtins(reward.arguments) | {"seed": seed},
         "data": dict(reward.data),
-        "cost": plain(cost),
+        "cost": to_builtins(cost),
     }
     known = _started(path, header)
     missing = [g for g in genotypes if g.digest not in known]

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import torch
 
 from backbone.cells.genotype import Genotype
-from backbone.io.threads import limited_threads
+from backbone.io.runtime import choose_device, limited_threads
 from backbone.models.backbone import Backbone, describe_cells, rebuild_backbone
 from backbone.models.cell_network import penultimate_filters
 from backbone.profile.complexity import describe_cost
 from search.config import CostConfig
-from search.rewards.image_tensors import choose_device
 
 
 @dataclass(frozen=True, slots=True)

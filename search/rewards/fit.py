@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from backbone.cells.genotype import Genotype
-from backbone.io.threads import limited_threads
+from backbone.io.runtime import limited_threads
 from backbone.models.cell_network import CellNetwork, NetworkConfig, penultimate_filters
 from backbone.models.operations import SameConv2d
 from search.config import ProxyConfig

@@ -37,23 +37,6 @@ class ImageTensors:
         return mean[:, None, None], std[:, None, None]
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device of that name; ``auto`` is the first GPU if there is one.
-
-    Raises:
-        ValueError: if torch knows no such device, or this machine has none.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"unknown device {name!r}; choose 'auto', 'cpu' or 'cuda'") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r} was asked for, but torch finds no GPU here")
-    return device
-
-
 def split_indices(num_images: int, num_first: int) -> tuple[list[int], list[int]]:
     """Return ``num_first`` images chosen at random, always the same ones, and the others."""
     order = torch.randperm(num_images, generator=stream("split", num_images)).tolist()

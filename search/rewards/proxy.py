@@ -8,12 +8,13 @@ from functools import cached_property, partial
 from typing import Any
 
 from backbone.cells.genotype import Genotype
-from backbone.io.provenance import plain
+from backbone.io.provenance import to_builtins
+from backbone.io.runtime import choose_device
 from backbone.training.images import ImageSet, load_image_set
 from search.config import ProxyConfig
 from search.rewards.base import ReportStep
 from search.rewards.fit import train_proxy, uses_bfloat16
-from search.rewards.image_tensors import ImageTensors, choose_device, load_tensors, split_indices
+from search.rewards.image_tensors import ImageTensors, load_tensors, split_indices
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class ProxyAccuracy:
     @property
     def arguments(self) -> Mapping[str, Any]:
         """The config without where the data lie, which their fingerprints tell better."""
-        arguments = plain(self.config)
+        arguments = to_builtins(self.config)
         for name in ("data_root", "download", "device", "num_threads", "cuda_graphs"):
             del arguments[name]
         # What ``auto`` comes to decides rewards, so a search is not continued on another device.

@@ -29,7 +29,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from backbone.cells.genotype import NUM_INPUTS, Block, CellSpec, Edge, Genotype
-from backbone.io.threads import limited_threads
+from backbone.io.runtime import limited_threads
 from backbone.models.checkpoint import check_tensors
 from search.config import ProxyConfig
 from search.randomness import stream

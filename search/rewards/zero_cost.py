@@ -28,14 +28,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbone.cells.genotype import Genotype
-from backbone.io.provenance import plain
-from backbone.io.threads import limited_threads
+from backbone.io.provenance import to_builtins
+from backbone.io.runtime import choose_device, limited_threads
 from backbone.training.images import ImageSet, load_image_set
 from search.config import ZERO_COST_SCORES, ProxyConfig, ZeroCostConfig
 from search.randomness import stream
 from search.rewards.base import ReportStep
 from search.rewards.fit import ProxyNetwork
-from search.rewards.image_tensors import ImageTensors, choose_device, load_tensors, split_indices
+from search.rewards.image_tensors import ImageTensors, load_tensors, split_indices
 
 POOL_IMAGES = 2000
 """Training images that ``ZeroCostReward`` decodes: batches for many seeds, and enough to measure
@@ -239,7 +239,7 @@ class ZeroCostReward:
         """The score and the network; nothing of a training."""
         names = ("num_cells", "first_filters", "stem_stride", "held_out_images", "grayscale")
         network = {name: getattr(self.config, name) for name in names}
-        return {"reward": "zero_cost", "zero_cost": plain(self.zero_cost), "network": network}
+        return {"reward": "zero_cost", "zero_cost": to_builtins(self.zero_cost), "network": network}
 
     @property
     def data(self) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from backbone.io.threads import limited_threads
+from backbone.io.runtime import limited_threads
 from search.config import ControllerConfig
 from search.randomness import stream
 from search.space import Choice, SearchSpace

@@ -297,7 +297,7 @@ def test_what_cannot_be_rewarded_is_one_sentence(config, data_root, tmp_path):
     with pytest.raises(ValueError, match=r"bare.json: the 8 images to score on have no objects"):
         DetectionReward(replace(config, data=replace(config.data, val_annotations="bare.json")))
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="accelerator 'gpu' was asked for"):
+        with pytest.raises(ValueError, match="device 'gpu' is not available"):
             DetectionReward(replace(config, accelerator="gpu"))
     with pytest.raises(ValueError, match="first_filters must be at least 4, not 2"):
         replace(config, first_filters=2)

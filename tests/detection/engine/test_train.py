@@ -59,7 +59,7 @@ def test_a_missing_image_is_named_before_the_training_starts(config, data_root, 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_one_sentence(config, tmp_path):
-    with pytest.raises(ValueError, match="'gpu' was asked for, but torch finds no GPU here"):
+    with pytest.raises(ValueError, match="'gpu' is not available: torch finds no GPU here"):
         train_detector(config(accelerator="gpu"), tmp_path)
 
 

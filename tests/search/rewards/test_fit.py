@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 
 from backbone.cells.published import NASNET_A
-from backbone.io.threads import limited_threads
+from backbone.io.runtime import choose_device, limited_threads
 from search.config import ProxyConfig
 from search.randomness import stream
 from search.rewards.base import Pruned, Reward
 from search.rewards.fit import ProxyNetwork, train_proxy
-from search.rewards.image_tensors import ImageTensors, choose_device, shift_and_flip, split_indices
+from search.rewards.image_tensors import ImageTensors, shift_and_flip, split_indices
 from search.rewards.proxy import ProxyAccuracy
 from search.rewards.training_step import TrainingStep
 from search.space import SearchSpace
