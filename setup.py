@@ -28,6 +28,8 @@ setup(
         "tqdm>=4.66",
         "pyyaml>=6",
         "msgspec>=0.19",
+        "jinja2>=3.1",
+        "torchmetrics>=1.4",
     ],
     extras_require={
         "wandb": ["wandb>=0.19"],
