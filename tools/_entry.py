@@ -7,7 +7,6 @@ import difflib
 import inspect
 import itertools
 import os
-import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from _choices import RENAMED_CHOICES, RENAMED_SETTINGS
+from _messages import Vocabulary, refuse_renamed_choice, to_sentence
 from _schemas import register_schemas
 
 CONFIG_DIR = Path(__file__).parents[1] / "conf"
@@ -109,34 +110,23 @@ def _compose(tool: str, overrides: list[str]) -> DictConfig:
     added = [override for override in overrides if override.startswith("+")]
     if added:
         raise ValueError(f"{tool} has all its settings; write {added[0].lstrip('+')} without '+'")
+    for override in overrides:
+        refuse_renamed_choice(override, _vocabulary(tool))
     try:
         return compose(tool, overrides, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         cause = f"\n{error.__cause__}" if error.__cause__ else ""
-        raise ValueError(_sentence(tool, f"{error}{cause}")) from error
+        raise ValueError(to_sentence(f"{error}{cause}", _vocabulary(tool))) from error
 
 
-def _sentence(tool: str, message: str) -> str:
-    """Say in one sentence what Hydra says in several lines."""
-    if found := re.search(r"Could not override '([^']+)'", message):
-        known = [line.strip().partition("=")[0] for line in _settings(compose(tool))]
-        near = difflib.get_close_matches(found[1], known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "; --help lists them"
-        return f"{tool} has no setting {found[1]!r}{hint}"
-    if found := re.search(r"Could not find '(.+)/(.+)'", message):
-        options = [n for n in _options(found[1]) if _composes(tool, [f"{found[1]}={n}"])]
-        return f"there is no {found[1]}={found[2]}; choose from {options}"
-    if found := re.match(r"In '(.+?)/(.+?)': .*\n?Key '(\w+)' not in", message):
-        return f"{found[1]}={found[2]} is not for {tool}, which has no setting {found[3]!r}"
-    merging = r"Error merging override (.+)\s*\n(?:Invalid value assigned: )?"
-    if found := re.match(merging, message):
-        message = f"{found[1].strip()}: {message[found.end() :]}"
-    if found := re.match(r"([^=]+)=(.*): \w+ is not a ListConfig", message):
-        return f"{found[1]} takes a list: {found[1]}=[{found[2]}]"
-    lines = itertools.takewhile(
-        lambda line: line and not line.startswith(("See https:", "    ")), message.splitlines()
+def _vocabulary(tool: str) -> Vocabulary:
+    return Vocabulary(
+        tool=tool,
+        settings=lambda: [line.strip().partition("=")[0] for line in _settings(compose(tool))],
+        options=lambda group: [n for n in _options(group) if _composes(tool, [f"{group}={n}"])],
+        renamed_settings=RENAMED_SETTINGS,
+        renamed_choices=RENAMED_CHOICES,
     )
-    return ": ".join(lines)
 
 
 def explain(tool: str, overrides: list[str], *, about: str) -> str:
