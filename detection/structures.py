@@ -1,9 +1,9 @@
-"""Targets and detections of an image, and batches of images."""
+"""Data types that cross the borders between data, models, engine and evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,17 +15,21 @@ SIZE_DIVISOR = 32
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is to be found in an image."""
+    """Ground-truth objects of one image."""
 
     boxes: Tensor
     """(N, 4) float32, xyxy in pixels."""
     labels: Tensor
     """(N,) int64, 0 to K - 1."""
 
+    def to(self, device: torch.device) -> Target:
+        """Return the target with its tensors on a device."""
+        return Target(self.boxes.to(device), self.labels.to(device))
+
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """What was found in an image, best first."""
+    """Detected objects of one image, by descending score."""
 
     boxes: Tensor
     """(N, 4) float32, xyxy in pixels."""
@@ -35,11 +39,36 @@ class Detections:
     """(N,) int64, 0 to K - 1."""
 
 
+@dataclass(frozen=True, slots=True)
+class DetectionBatch:
+    """Images and targets of one training step or one evaluation batch."""
+
+    images: list[Tensor]
+    """(3, H, W) float32 in [0, 1] each; sizes may differ."""
+    targets: list[Target]
+    """Objects in the pixels of ``images``."""
+    image_ids: list[int]
+    """COCO image ids."""
+    original_sizes: list[tuple[int, int]]
+    """Height and width of each image file, in pixels."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device) -> DetectionBatch:
+        """Return the batch with its tensors on a device."""
+        return replace(
+            self,
+            images=[image.to(device) for image in self.images],
+            targets=[target.to(device) for target in self.targets],
+        )
+
+
 def batch_images(images: Sequence[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
-    """Stack images of different sizes, padded with zeros below and to the right.
+    """Stack images of different sizes, zero-padded at the bottom and the right.
 
     Returns:
-        (B, 3, H, W) with H and W multiples of 32, and every image's own height and width.
+        (B, 3, H, W) with H and W multiples of 32, and the height and width of every image.
     """
     sizes = [(image.shape[-2], image.shape[-1]) for image in images]
     height, width = (

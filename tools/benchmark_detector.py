@@ -34,8 +34,8 @@ def main(config: DictConfig) -> None:
 
         from backbone.io.files import write_json
         from backbone.io.runtime import choose_device
+        from backbone.io.text_tables import text_table
         from detection.engine.latency import measure_speed, speed_rows
-        from detection.evaluation.text_tables import text_table
 
         run = start_run(config)
         settings: BenchmarkDetector = run.settings

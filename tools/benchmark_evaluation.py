@@ -38,7 +38,7 @@ def main(config: DictConfig) -> None:
         run = start_run(config)
         settings: BenchmarkEvaluation = run.settings
         from backbone.io.files import write_json
-        from detection.evaluation.text_tables import text_table
+        from backbone.io.text_tables import text_table
 
         truth, results = make_files(settings, run.out)
         measured = measure(truth, results, settings.rounds)

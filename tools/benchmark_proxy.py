@@ -37,7 +37,7 @@ def main(config: DictConfig) -> None:
         run = start_run(config)
         settings: BenchmarkProxy = run.settings
         from backbone.io.files import write_text
-        from detection.evaluation.text_tables import text_table
+        from backbone.io.text_tables import text_table
 
         with Contenders(settings) as contenders:
             rounds = measure(contenders.measures, settings.rounds)

@@ -41,7 +41,7 @@ def main(config: DictConfig) -> None:
         run = start_run(config)
         settings: BenchmarkTraining = run.settings
         from backbone.io.files import write_text
-        from detection.evaluation.text_tables import text_table
+        from backbone.io.text_tables import text_table
 
         hide_announcements()
         contenders: dict[str, Measure] = {}

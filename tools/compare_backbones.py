@@ -32,10 +32,11 @@ def main(config: DictConfig) -> None:
 def compare_backbones(settings: CompareBackbones, out: Path) -> None:
     from backbone.io.files import write_json
     from backbone.io.html import Table, write_page
+    from backbone.io.text_tables import text_table
     from backbone.models.backbone import build_backbone
     from backbone.profile.complexity import measure_cost
     from detection.engine.train import train_detector
-    from detection.evaluation.text_tables import Contestant, comparison_rows, text_table
+    from detection.evaluation.summary import BackboneResult, comparison_rows
 
     # A typing error in the last spec should not show after hours of training the first.
     costs = {
@@ -52,7 +53,7 @@ def compare_backbones(settings: CompareBackbones, out: Path) -> None:
         )
         finish_loggers(loggers)
         contestants.append(
-            Contestant(
+            BackboneResult(
                 name=spec,
                 parameters=cost.parameters,
                 mult_adds=cost.mult_adds,

@@ -29,7 +29,7 @@ def main(config: DictConfig) -> None:
     with plain_errors():
         run = start_run(config)
         settings: CompareCells = run.settings
-        from detection.evaluation.text_tables import text_table
+        from backbone.io.text_tables import text_table
         from search.analysis.cell_comparison import compare_cells
 
         cells = {name: read_cells(name) for name in settings.cells}

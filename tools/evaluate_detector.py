@@ -64,9 +64,10 @@ def evaluate(settings: EvaluateDetector, out: Path, *, rank: int) -> None:
 
 
 def report(settings: EvaluateDetector, scored: Scored, out: Path) -> None:
+    from backbone.io.text_tables import text_table
     from detection.evaluation.localization import describe_localization
     from detection.evaluation.report import ReportOptions, class_rows, describe_errors
-    from detection.evaluation.text_tables import describe_metrics, text_table
+    from detection.evaluation.summary import describe_metrics
 
     options = ReportOptions(
         backend=settings.backend, score_threshold=settings.score_threshold, plots=settings.plots

@@ -36,7 +36,7 @@ def main(config: DictConfig) -> None:
             )
             for changes in settings.cheap
         }
-        from detection.evaluation.text_tables import text_table
+        from backbone.io.text_tables import text_table
         from search.analysis.fidelity import measure_fidelity
         from search.rewards.proxy import ProxyAccuracy
 

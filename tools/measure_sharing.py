@@ -20,7 +20,7 @@ def main(config: DictConfig) -> None:
     with plain_errors():
         run = start_run(config)
 
-        from detection.evaluation.text_tables import text_table
+        from backbone.io.text_tables import text_table
         from search.analysis.supernet_ranking import measure_sharing
 
         result = measure_sharing(run.settings, run.settings.reward, run.out)

@@ -38,7 +38,7 @@ def main(config: DictConfig) -> None:
 
         from backbone.io.files import write_json
         from backbone.io.provenance import to_builtins
-        from detection.evaluation.text_tables import text_table
+        from backbone.io.text_tables import text_table
         from search.analysis.replay import best_share, draw_replays, summarize
         from search.rewards.tabular import TableReward
 

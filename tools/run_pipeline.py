@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
     from lightning.pytorch.loggers import Logger
 
-    from detection.evaluation.text_tables import Contestant
+    from detection.evaluation.summary import BackboneResult
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="run_pipeline")
@@ -130,7 +130,7 @@ class _Road:
 
 def _train_all(
     settings: RunPipeline, roads: Sequence[_Road], loggers: Sequence[Logger]
-) -> list[Contestant]:
+) -> list[BackboneResult]:
     """Go every road, ``settings.at_once`` at a time."""
     at_once = min(settings.at_once, len(roads))
     if at_once == 1:
@@ -156,7 +156,7 @@ def _train_all(
         return [future.result() for future in futures]
 
 
-def _train_in_child(settings: RunPipeline, road: _Road, lane: int, at_once: int) -> Contestant:
+def _train_in_child(settings: RunPipeline, road: _Road, lane: int, at_once: int) -> BackboneResult:
     """Go one road with a share of the cores; its progress bar has the ``lane``-th line."""
     import torch
 
@@ -173,14 +173,14 @@ def _train_in_child(settings: RunPipeline, road: _Road, lane: int, at_once: int)
 
 def _train(
     settings: RunPipeline, road: _Road, loggers: Sequence[Logger], callbacks: Sequence[Callback]
-) -> Contestant:
+) -> BackboneResult:
     """Pretrain a backbone, train a detector on it and put down what came out."""
     from backbone.models.backbone import build_backbone
     from backbone.profile.complexity import measure_cost
     from backbone.training.pretrain import pretrain_backbone
     from detection.engine.showcase import draw_showcase
     from detection.engine.train import train_detector
-    from detection.evaluation.text_tables import Contestant, headline
+    from detection.evaluation.summary import BackboneResult, headline
 
     name, spec, out = road.name, road.spec, road.out
     pretrained = pretrain_backbone(
@@ -202,7 +202,7 @@ def _train(
         draw_showcase(detector.path, training.data, picture)
     log_images(loggers, f"{name}/detections", [picture])
     cost = measure_cost(build_backbone(spec), side_px=training.data.shortest_side_px)
-    return Contestant(
+    return BackboneResult(
         name=name if name == spec else f"{name} {spec.rpartition(':')[2]}",
         parameters=cost.parameters,
         mult_adds=cost.mult_adds,
@@ -212,11 +212,12 @@ def _train(
 
 
 def _report(
-    settings: RunPipeline, out: Path, roads: Sequence[_Road], contestants: Sequence[Contestant]
+    settings: RunPipeline, out: Path, roads: Sequence[_Road], contestants: Sequence[BackboneResult]
 ) -> None:
     from backbone.io.files import write_json
     from backbone.io.html import Picture, Table, write_page
-    from detection.evaluation.text_tables import comparison_rows, text_table
+    from backbone.io.text_tables import text_table
+    from detection.evaluation.summary import comparison_rows
 
     head, rows = comparison_rows(contestants)
     side = settings.training.data.shortest_side_px

@@ -26,7 +26,7 @@ def main(config: DictConfig) -> None:
         from backbone.io.runtime import global_rank
         from detection.engine.showcase import draw_showcase
         from detection.engine.train import train_detector
-        from detection.evaluation.text_tables import describe_metrics, headline
+        from detection.evaluation.summary import describe_metrics, headline
 
         run = start_run(config)
         settings, out = run.settings, run.out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from backbone.training.images import CACHE_BYTES, read_image
 from detection.config import DetectionDataConfig, DetectorRecipe
 from detection.data.coco import CocoAnnotations, require_categories
 from detection.data.transforms import Augmentation
-from detection.structures import Target
+from detection.structures import DetectionBatch, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,27 +33,6 @@ class Example:
     """COCO's id."""
     original_size: tuple[int, int]
     """Height and width of the file's image, in pixels."""
-
-
-@dataclass(frozen=True, slots=True)
-class DetectionBatch:
-    """Examples of one step."""
-
-    images: list[Tensor]
-    targets: list[Target]
-    image_ids: list[int]
-    original_sizes: list[tuple[int, int]]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def to(self, device: torch.device) -> DetectionBatch:
-        """Return the batch with its tensors on a device."""
-        return replace(
-            self,
-            images=[image.to(device) for image in self.images],
-            targets=[Target(t.boxes.to(device), t.labels.to(device)) for t in self.targets],
-        )
 
 
 def collate(examples: Sequence[Example]) -> DetectionBatch:

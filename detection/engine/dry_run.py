@@ -13,7 +13,7 @@ from tqdm import tqdm
 from backbone.io.runtime import choose_device, world_size
 from backbone.training.preflight import peak_bytes
 from detection.config import DetectorRecipe, TrainDetectorConfig
-from detection.data.dataset import DetectionBatch, collate, load_splits
+from detection.data.dataset import collate, load_splits
 from detection.engine.train import build_new_detector
 from detection.engine.train_step import (
     build_schedule,
@@ -22,7 +22,7 @@ from detection.engine.train_step import (
     total_loss,
 )
 from detection.models.detector import Detector
-from detection.structures import batch_images
+from detection.structures import DetectionBatch, batch_images
 
 MAX_STEPS = 60
 MAX_SECONDS = 45.0

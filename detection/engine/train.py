@@ -30,7 +30,6 @@ from detection.config import DetectorRecipe, TrainDetectorConfig
 from detection.data.coco import CocoAnnotations
 from detection.data.dataset import (
     CocoDataset,
-    DetectionBatch,
     data_arguments,
     fingerprint_splits,
     load_splits,
@@ -48,6 +47,7 @@ from detection.evaluation.metrics import CocoMetrics
 from detection.models.build import build_detector
 from detection.models.checkpoint import DetectorInfo, load_detector, save_detector
 from detection.models.detector import Detector
+from detection.structures import DetectionBatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader
 from backbone.training.optim import build_optimizer, warmup_cosine, warmup_steps
 from backbone.training.samplers import SEED_STEP, GroupedBatchSampler, IterationSampler
 from detection.config import DetectorRecipe
-from detection.data.dataset import CocoDataset, DetectionBatch, Example, collate
+from detection.data.dataset import CocoDataset, Example, collate
 from detection.models.detector import Detector
+from detection.structures import DetectionBatch
 
 
 def seed_step(seed: int, step: int, *, device: torch.device) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backbone.io.text_tables import text_table
 from detection.evaluation.files import ImageTallies, Recorded
 from detection.evaluation.metrics import FIGURES
-from detection.evaluation.text_tables import say, text_table
+from detection.evaluation.summary import format_percent
 from detection.evaluation.tide import KINDS
 
 QUESTION = ("annotations_sha256", "num_images", "num_categories", "max_detections")
@@ -190,13 +191,13 @@ def describe(explanation: Explanation, *, num_rows: int) -> str:
     parts = [
         _question(e),
         _headline(e),
-        _section("settings that differ", e.settings, say=_say_setting),
-        _section("detections", e.detections, say=_say_exact),
+        _section("settings that differ", e.settings, form=_format_setting),
+        _section("detections", e.detections, form=_format_exact),
         _section("figures", e.figures),
         _section("AP by IoU", e.thresholds),
         _category_section(e, num_rows),
         _section("AP50 to gain by kind of error", gains),
-        _section("number of errors", e.error_counts, say=_say_exact),
+        _section("number of errors", e.error_counts, form=_format_exact),
         _image_section(e.images, num_rows),
         *(f"note: {note}" for note in e.missing),
     ]
@@ -221,7 +222,8 @@ def _headline(e: Explanation) -> str:
     ap = figures["ap"]
     if math.isnan(ap.difference):
         return ""
-    text = f"AP went from {say(ap.before)} to {say(ap.after)} ({_signed(ap.difference)})."
+    before, after = format_percent(ap.before), format_percent(ap.after)
+    text = f"AP went from {before} to {after} ({_signed(ap.difference)})."
     sizes = [Change(s, *_both(figures[f"ap_{s}"])) for s in ("small", "medium", "large")]
     gains = [change for change in e.error_gains if change.name in KINDS]
     for words, changes in (
@@ -242,11 +244,11 @@ def _both(change: Change) -> tuple[Any, Any]:
     return change.before, change.after
 
 
-def _section(title: str, changes: Sequence[Change], *, say: Any = say) -> str:
+def _section(title: str, changes: Sequence[Change], *, form: Any = format_percent) -> str:
     if not changes:
         return ""
     rows = [
-        (c.name, _shown(c.before, say), _shown(c.after, say), _signed(c.difference, _digits(c)))
+        (c.name, _shown(c.before, form), _shown(c.after, form), _signed(c.difference, _digits(c)))
         for c in changes
     ]
     return text_table((title, "before", "after", "change"), rows)
@@ -258,8 +260,8 @@ def _category_section(e: Explanation, num_rows: int) -> str:
         return ""
     rows = [
         (
-            c.name, _shown(c.before, say), _shown(c.after, say), _signed(c.difference),
-            _signed(c.difference / max(e.num_categories, 1), 2),
+            c.name, _shown(c.before, format_percent), _shown(c.after, format_percent),
+            _signed(c.difference), _signed(c.difference / max(e.num_categories, 1), 2),
         )
         for c in moved
     ]  # fmt: skip
@@ -287,17 +289,17 @@ def _image_section(images: Sequence[ImageChange], num_rows: int) -> str:
     return table + (f"\n{left} more images moved" if left else "")
 
 
-def _shown(value: Any, say: Any) -> str:
-    return "n/a" if value is None else say(value)
+def _shown(value: Any, form: Any) -> str:
+    return "n/a" if value is None else form(value)
 
 
-def _say_setting(value: Any) -> str:
+def _format_setting(value: Any) -> str:
     """Say a value; of a SHA-256 as much as tells it from others."""
     text = str(value)
     return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
-def _say_exact(value: Any) -> str:
+def _format_exact(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -21,8 +21,8 @@ from detection.evaluation.plots import (
     draw_curves,
     draw_error_kinds,
 )
+from detection.evaluation.summary import format_percent
 from detection.evaluation.tables import CocoTruth, FoundTable
-from detection.evaluation.text_tables import say
 from detection.evaluation.tide import KINDS, ErrorKinds, measure_errors
 
 PICTURES = {
@@ -170,7 +170,7 @@ def _summary_table(metrics: CocoMetrics) -> Table:
         "AP": metrics.ap, "AP50": metrics.ap50, "AP75": metrics.ap75, "AP small": metrics.ap_small,
         "AP medium": metrics.ap_medium, "AP large": metrics.ap_large, "AR": metrics.ar_100,
     }  # fmt: skip
-    return Table("Figures", list(figures), [[say(value) for value in figures.values()]])
+    return Table("Figures", list(figures), [[format_percent(value) for value in figures.values()]])
 
 
 def _error_table(errors: ErrorKinds) -> Table:
@@ -195,9 +195,9 @@ def class_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     rows = [
         [
             name,
-            say(ap),
-            say(metrics.per_class_ap50[name]),
-            say(metrics.per_class_ar[name]),
+            format_percent(ap),
+            format_percent(metrics.per_class_ap50[name]),
+            format_percent(metrics.per_class_ar[name]),
             *(str(errors.per_class[name][kind]) for kind in KINDS),
         ]
         for name, ap in metrics.per_class.items()
