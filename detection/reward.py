@@ -1,6 +1,7 @@
-"""How well a genotype's cells detect after a short training: a reward for a search.
+"""Reward of a search: COCO AP of a detector after a short training.
 
-It fits the protocol that ``search`` declares by its shape; neither package imports the other.
+``DetectionReward`` satisfies the protocol that ``search`` declares structurally; neither package
+imports the other. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -9,22 +10,71 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from backbone.cells.genotype import Genotype
+from backbone.config import MIN_WIDTH, require_at_least
 from backbone.io.provenance import to_builtins
-from backbone.io.runtime import choose_device, limited_threads
-from backbone.models.backbone import LEVELS, describe_cells, rebuild_backbone
-from backbone.models.cell_network import penultimate_filters
-from detection.config import DetectionRewardConfig
-from detection.data.dataset import CocoDataset, data_arguments, fingerprint_splits, load_splits
-from detection.engine.evaluate import EVALUATION_BATCH, evaluate_detector
-from detection.engine.train_step import seed_step, training_steps
-from detection.evaluation.tables import CocoTruth
-from detection.models.build import build_detector
-from detection.models.detector import Detector
+from backbone.io.runtime import choose_device
+from detection.config import DetectionDataConfig, DetectorRecipe, require_choice
+from detection.models.config import DetectorConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from detection.data.dataset import CocoDataset
+    from detection.evaluation.tables import CocoTruth
+    from detection.models.detector import Detector
+
+REWARD_PRECISIONS = ("32-true", "bf16-mixed")
+
+
+@dataclass(kw_only=True, slots=True)
+class DetectionRewardConfig:
+    """The short detector training whose AP is a genotype's reward."""
+
+    num_cells: int
+    """N: normal cells per stack of the backbone, at least 1."""
+    first_filters: int
+    """Width of the first stack's cells, a multiple of 4. The same for every
+    genotype, so F of N @ F varies with the number of states that a cell concatenates."""
+    detector: DetectorConfig
+    """The detector and its engine."""
+    data: DetectionDataConfig
+    """The data; the reward is AP on its ``val`` split, which a comparison that is to follow the
+    search should not be made on."""
+    recipe: DetectorRecipe
+    """The training; its ``checkpoint_every`` is not used."""
+    grayscale: bool = False
+    """Whether the backbone sees images without their colours, for data whose colours tell
+    nothing."""
+    max_train_images: int = 0
+    """Train on this many images, the same for all genotypes; 0 for all."""
+    max_val_images: int = 0
+    """Score on this many images, the same for all genotypes; 0 for all."""
+    report_every: int = 0
+    """Steps between the scores that are reported while training goes on, each of which costs an
+    evaluation; 0 reports the last one only."""
+    precision: str = "32-true"
+    """Arithmetic of the training: ``32-true``, or ``bf16-mixed`` where the GPU has it."""
+    accelerator: str = "auto"
+    """Kind of the device: ``auto``, ``cpu``, ``gpu``."""
+    num_threads: int = 0
+    """Threads on the CPU; 1 is right where several trainings share the cores, 0 leaves torch's own
+    number."""
+
+    def __post_init__(self) -> None:
+        lowest = {
+            "num_cells": 1,
+            "first_filters": MIN_WIDTH,
+            "max_train_images": 0,
+            "max_val_images": 0,
+            "report_every": 0,
+            "num_threads": 0,
+        }
+        for name, least in lowest.items():
+            require_at_least(least, **{name: getattr(self, name)})
+        require_choice("precision", self.precision, REWARD_PRECISIONS)
 
 
 @dataclass(frozen=True)
@@ -44,6 +94,7 @@ class DetectionReward:
     config: DetectionRewardConfig
 
     def __post_init__(self) -> None:
+
         choose_device(self.config.accelerator)
         _, val = self._splits
         if val.num_objects == 0:
@@ -53,16 +104,22 @@ class DetectionReward:
 
     @cached_property
     def _splits(self) -> tuple[CocoDataset, CocoDataset]:
+        from detection.data.dataset import load_splits
+
         config = self.config
         train, val = load_splits(config.data, config.recipe)
         return _at_most(train, config.max_train_images), _at_most(val, config.max_val_images)
 
     @cached_property
     def _truth(self) -> CocoTruth:
+        from detection.evaluation.tables import CocoTruth
+
         return CocoTruth.load(self._splits[1].annotations.path)
 
     @cached_property
     def _fingerprints(self) -> Mapping[str, str]:
+        from detection.data.dataset import fingerprint_splits
+
         return fingerprint_splits(*self._splits)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -76,6 +133,8 @@ class DetectionReward:
     @property
     def arguments(self) -> Mapping[str, Any]:
         """The config without where the data lie, which their fingerprints tell better."""
+        from detection.data.dataset import data_arguments
+
         config = self.config
         recipe = to_builtins(config.recipe)
         del recipe["checkpoint_every"]
@@ -112,6 +171,11 @@ class DetectionReward:
             ValueError: if the detector's anchors do not fit the maps, or an image is damaged.
             ImportError: if the engine is not installed.
         """
+        import torch
+
+        from backbone.io.runtime import limited_threads
+        from detection.engine.train_step import seed_step, training_steps
+
         config, (train, _) = self.config, self._splits
         device, last = choose_device(config.accelerator), config.recipe.iterations
         ap = math.nan
@@ -129,6 +193,10 @@ class DetectionReward:
         return ap
 
     def _build(self, genotype: Genotype) -> Detector:
+        from backbone.models.backbone import LEVELS, describe_cells, rebuild_backbone
+        from backbone.models.cell_network import penultimate_filters
+        from detection.models.build import build_detector
+
         config, (train, _) = self.config, self._splits
         description = describe_cells(
             genotype,
@@ -143,6 +211,8 @@ class DetectionReward:
         )
 
     def _score(self, detector: Detector, device: torch.device) -> float:
+        from detection.engine.evaluate import EVALUATION_BATCH, evaluate_detector
+
         _, val = self._splits
         evaluation = evaluate_detector(
             detector,

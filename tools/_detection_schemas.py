@@ -10,10 +10,10 @@ from detection.config import (
     EVALUATION_BACKENDS,
     ConversionConfig,
     DetectionDataConfig,
-    DetectorConfig,
     InferenceConfig,
-    TrainDetectorConfig,
 )
+from detection.engine.config import TrainDetectorConfig
+from detection.models.config import DetectorConfig
 
 EVALUATION_TASKS = ("detection", "localization")
 BENCHMARK_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")

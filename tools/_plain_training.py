@@ -20,10 +20,11 @@ from torch.utils.data import DataLoader, Sampler
 from torchvision.ops import FeaturePyramidNetwork
 
 from backbone.io.runtime import choose_device
-from detection.config import Detectron2DetectorConfig, TrainDetectorConfig
 from detection.data.dataset import CocoDataset, load_splits
+from detection.engine.config import TrainDetectorConfig
 from detection.engine.train import build_new_detector
 from detection.engine.train_step import build_batches, seed_step
+from detection.models.config import Detectron2FasterRCNNConfig
 from detection.models.detector import Detector
 from detection.structures import SIZE_DIVISOR
 
@@ -45,7 +46,7 @@ def plain_steps(
     detector = build_new_detector(config, train.annotations).train()
     detector = detector.to(choose_device(config.accelerator)).to(memory_format=memory_format)
     maps = _Maps(detector, memory_format)
-    if isinstance(config.detector, Detectron2DetectorConfig):
+    if isinstance(config.detector, Detectron2FasterRCNNConfig):
         yield from _detectron2_steps(config, train, maps)
     else:
         yield from _torchvision_steps(config, train, maps)
@@ -172,8 +173,8 @@ def _solver_config(config: TrainDetectorConfig) -> Any:
     cfg.SOLVER.BASE_LR = recipe.learning_rate
     cfg.SOLVER.WEIGHT_DECAY = recipe.weight_decay
     cfg.SOLVER.MAX_ITER = recipe.iterations
-    cfg.SOLVER.STEPS = tuple(recipe.decay_at)
-    cfg.SOLVER.GAMMA = recipe.decay_factor
+    cfg.SOLVER.STEPS = tuple(recipe.lr_milestones)
+    cfg.SOLVER.GAMMA = recipe.lr_gamma
     cfg.SOLVER.WARMUP_ITERS = recipe.warmup_iterations
     return cfg
 
@@ -216,7 +217,7 @@ def _torchvision_steps(
                 optimizer, start_factor=1e-3, total_iters=max(recipe.warmup_iterations, 1)
             ),
             torch.optim.lr_scheduler.MultiStepLR(
-                optimizer, list(recipe.decay_at), gamma=recipe.decay_factor
+                optimizer, list(recipe.lr_milestones), gamma=recipe.lr_gamma
             ),
         ],
         milestones=[max(recipe.warmup_iterations, 1)],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from detection.config import DetectionRewardConfig
+from detection.reward import DetectionRewardConfig
 from search.config import ProxyConfig, SharedConfig
 
 if TYPE_CHECKING:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from _detection_schemas import (
     BenchmarkDetector,
@@ -32,15 +35,9 @@ from _search_schemas import (
 )
 from _shapes import ShapesConfig
 from backbone.config import PretrainConfig, require_at_least
-from detection.config import (
-    DetectionRewardConfig,
-    Detectron2CascadeConfig,
-    Detectron2DetectorConfig,
-    Detectron2RetinaNetConfig,
-    TorchvisionDetectorConfig,
-    TorchvisionRetinaNetConfig,
-    TrainDetectorConfig,
-)
+from detection.engine.config import TrainDetectorConfig
+from detection.models.config import DETECTORS
+from detection.reward import DetectionRewardConfig
 from search.config import (
     ControllerConfig,
     EvolutionConfig,
@@ -55,6 +52,8 @@ from search.config import (
     SpaceConfig,
     TpeConfig,
 )
+
+CONF = Path(__file__).parent.parent / "conf"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -204,8 +203,24 @@ class RunPipeline:
             raise ValueError(f"give {' '.join(f'{name}.data_root=...' for name in missing)}")
 
 
+def small_size(group: str, *, _root_: Any) -> str:
+    """Return the option of ``size`` for small images that fits the chosen detector.
+
+    A detector with settings of its own has a file of its own: ``detector=torchvision_retinanet``
+    takes ``size=retinanet_small``.
+
+    Args:
+        group: the config group of the detector, as Hydra's defaults list names it.
+        _root_: the choices so far, which Hydra passes.
+    """
+    _, _, kind = _root_[group].partition("_")
+    own = f"{kind}_small"
+    return own if (CONF / "size" / f"{own}.yaml").is_file() else "small"
+
+
 def register_schemas() -> None:
-    """Make the dataclasses known to Hydra."""
+    """Make the dataclasses and ``small_size`` known to Hydra."""
+    OmegaConf.register_new_resolver("small_size", small_size, replace=True)
     store = ConfigStore.instance().store
     for name, schema in {
         "make_shapes_schema": MakeShapes,
@@ -237,12 +252,9 @@ def register_schemas() -> None:
         "run_pipeline_schema": RunPipeline,
     }.items():
         store(name=name, node=schema)
+    for name, row in DETECTORS.items():
+        store(group="detector", name=f"{name}_schema", node=row.config)
     for group, name, choice in (
-        ("detector", "torchvision_schema", TorchvisionDetectorConfig),
-        ("detector", "torchvision_retinanet_schema", TorchvisionRetinaNetConfig),
-        ("detector", "detectron2_schema", Detectron2DetectorConfig),
-        ("detector", "detectron2_cascade_schema", Detectron2CascadeConfig),
-        ("detector", "detectron2_retinanet_schema", Detectron2RetinaNetConfig),
         ("space", "space_schema", SpaceConfig),
         ("strategy", "random_schema", RandomConfig),
         ("strategy", "controller_schema", ControllerConfig),

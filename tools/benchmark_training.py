@@ -29,7 +29,8 @@ from _entry import start_tool
 from _run import plain_errors, start_run
 
 if TYPE_CHECKING:
-    from detection.config import DetectorConfig, TrainDetectorConfig
+    from detection.engine.config import TrainDetectorConfig
+    from detection.models.config import DetectorConfig
 
 Measure = Callable[[], tuple[list[float], float]]
 """Trains once; returns the moments at which steps ended, in seconds, and the last loss."""
@@ -74,11 +75,11 @@ def chosen_engines(settings: BenchmarkTraining) -> dict[str, DetectorConfig]:
     """Return each engine's config; by default those of all engines that are installed."""
     from importlib.util import find_spec
 
-    from detection.config import Detectron2DetectorConfig, TorchvisionDetectorConfig
+    from detection.models.config import Detectron2FasterRCNNConfig, TorchvisionFasterRCNNConfig
 
     kinds: dict[str, type[DetectorConfig]] = {
-        "torchvision": TorchvisionDetectorConfig,
-        "detectron2": Detectron2DetectorConfig,
+        "torchvision": TorchvisionFasterRCNNConfig,
+        "detectron2": Detectron2FasterRCNNConfig,
     }
     if type(settings.detector) not in kinds.values():
         name = type(settings.detector).__name__
@@ -89,7 +90,8 @@ def chosen_engines(settings: BenchmarkTraining) -> dict[str, DetectorConfig]:
 
 def training_of(settings: BenchmarkTraining, detector: DetectorConfig) -> TrainDetectorConfig:
     """Return the training that is measured: SGD as both libraries' scripts set it."""
-    from detection.config import DetectorRecipe, TrainDetectorConfig
+    from detection.config import DetectorRecipe
+    from detection.engine.config import TrainDetectorConfig
 
     steps = settings.warmup_steps + settings.steps
     return TrainDetectorConfig(
@@ -101,8 +103,8 @@ def training_of(settings: BenchmarkTraining, detector: DetectorConfig) -> TrainD
             batch_size=settings.batch_size,
             optimizer="sgd",
             learning_rate=settings.learning_rate,
-            schedule="steps",
-            decay_at=[steps - 1],
+            schedule="multistep",
+            lr_milestones=[steps - 1],
             warmup_iterations=settings.warmup_steps,
             gradient_clip=0.0,
             horizontal_flip=False,

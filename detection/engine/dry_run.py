@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from backbone.io.runtime import choose_device, world_size
 from backbone.training.preflight import peak_bytes
-from detection.config import DetectorRecipe, TrainDetectorConfig
+from detection.config import DetectorRecipe
 from detection.data.dataset import collate, load_splits
+from detection.engine.config import TrainDetectorConfig
 from detection.engine.train import build_new_detector
 from detection.engine.train_step import (
     build_schedule,
@@ -101,7 +102,7 @@ def try_training(config: TrainDetectorConfig, *, progress: bool = True) -> DryRu
         maps=_map_shapes(detector, batch),
         objects=sum(len(target.boxes) for target in batch.targets),
         seconds_per_step=seconds,
-        hours=seconds * recipe.iterations * recipe.accumulate / 3600,
+        hours=seconds * recipe.iterations * recipe.accumulate_grad_batches / 3600,
         peak_bytes=peak_bytes(device),
     )
 

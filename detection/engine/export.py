@@ -22,13 +22,13 @@ from tqdm import tqdm
 from backbone.io.files import replacing, write_json
 from backbone.io.provenance import fingerprint_file
 from backbone.models.export import export_network, require_onnx
-from detection.config import TorchvisionDetectorConfig
 from detection.data.coco import CocoAnnotations, require_categories
 from detection.data.dataset import CocoDataset, Example
 from detection.data.transforms import Augmentation
 from detection.engine.tta import rescale
 from detection.evaluation.metrics import evaluate_coco, to_coco_results
 from detection.models.checkpoint import DetectorInfo, load_detector
+from detection.models.config import FasterRCNNConfig, TorchvisionFasterRCNNConfig
 from detection.models.detector import Detector
 from detection.structures import SIZE_DIVISOR, Detections
 
@@ -132,16 +132,14 @@ def _check(
     if file_format == "onnx":
         require_onnx()
         # RetinaNet's traced file gave other numbers of boxes than the detector.
-        if type(info.config) is not TorchvisionDetectorConfig:
+        if type(info.config) is not TorchvisionFasterRCNNConfig:
             raise ValueError(
                 f"{weights} is a {type(info.config).__name__}; only Faster R-CNN of torchvision's "
                 "engine goes to ONNX; export its backbone (file_format=torch), or train with "
                 "detector=torchvision"
             )
-    elif info.config.neck != "fpn":
-        raise ValueError(
-            f"{weights} has neck={info.config.neck}, whose backbone is not one network"
-        )
+    elif isinstance(info.config, FasterRCNNConfig) and info.config.neck == "c4":
+        raise ValueError(f"{weights} has neck=c4, whose backbone is not one network")
     require_categories(info.categories, weights, annotations)
 
 

@@ -26,7 +26,7 @@ from backbone.training.trainer import (
     expected_warnings_hidden,
     resume_point,
 )
-from detection.config import DetectorRecipe, TrainDetectorConfig
+from detection.config import DetectorRecipe
 from detection.data.coco import CocoAnnotations
 from detection.data.dataset import (
     CocoDataset,
@@ -34,6 +34,7 @@ from detection.data.dataset import (
     fingerprint_splits,
     load_splits,
 )
+from detection.engine.config import TrainDetectorConfig
 from detection.engine.evaluate import EVALUATION_BATCH, evaluate_detector, write_evaluation
 from detection.engine.selection import BestWeights
 from detection.engine.train_step import (
@@ -141,7 +142,7 @@ def _train(
         precision=config.precision,
         accelerator=config.accelerator,
         gradient_clip=recipe.gradient_clip,
-        accumulate=recipe.accumulate,
+        accumulate=recipe.accumulate_grad_batches,
         loggers=loggers,
         callbacks=[*callbacks, *own, resume_point(checkpoint, every_steps=recipe.checkpoint_every)],
         root=path.parent,
@@ -252,7 +253,7 @@ class DetectorModule(L.LightningModule):
         self._stopwatch.lap()
 
     def on_train_batch_start(self, batch: DetectionBatch, index: int) -> None:
-        parts = self.recipe.accumulate
+        parts = self.recipe.accumulate_grad_batches
         number = self.global_step * parts + index % parts
         place = number * self.trainer.world_size + self.global_rank
         seed_step(self.seed, place, device=self.device)

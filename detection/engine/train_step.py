@@ -53,16 +53,21 @@ def total_loss(
 def scale_recipe(recipe: DetectorRecipe, *, world_size: int) -> DetectorRecipe:
     """Return a recipe whose rate and steps suit the images that a step really has.
 
-    k times ``reference_batch`` images make the rate k times as high and all numbers of steps k
+    k times ``reference_batch_size`` images make the rate k times as high and all numbers of steps k
     times fewer, except those between checkpoints and evaluations.
 
     Args:
-        recipe: unchanged if it has no ``reference_batch``.
+        recipe: unchanged if it has no ``reference_batch_size``.
         world_size: processes that train together.
     """
-    if not recipe.reference_batch:
+    if not recipe.reference_batch_size:
         return recipe
-    factor = recipe.batch_size * recipe.accumulate * world_size / recipe.reference_batch
+    factor = (
+        recipe.batch_size
+        * recipe.accumulate_grad_batches
+        * world_size
+        / recipe.reference_batch_size
+    )
 
     def steps(number: int) -> int:
         return max(round(number / factor), 1)
@@ -72,8 +77,8 @@ def scale_recipe(recipe: DetectorRecipe, *, world_size: int) -> DetectorRecipe:
         learning_rate=recipe.learning_rate * factor,
         iterations=steps(recipe.iterations),
         warmup_iterations=steps(recipe.warmup_iterations) if recipe.warmup_iterations else 0,
-        decay_at=[steps(number) for number in recipe.decay_at],
-        reference_batch=0,
+        lr_milestones=[steps(number) for number in recipe.lr_milestones],
+        reference_batch_size=0,
     )
 
 
@@ -81,19 +86,19 @@ def build_schedule(detector: Detector, recipe: DetectorRecipe) -> tuple[Optimize
     """Return the optimizer of a recipe and the schedule of its rate, to be stepped together."""
     optimizer = build_optimizer(
         [
-            (detector.backbone, recipe.learning_rate * recipe.backbone_rate),
+            (detector.backbone, recipe.learning_rate * recipe.backbone_lr_mult),
             (detector, recipe.learning_rate),
         ],
         name=recipe.optimizer,
         weight_decay=recipe.weight_decay,
         plain_sgd=True,
     )
-    if recipe.schedule == "steps":
+    if recipe.schedule == "multistep":
         return optimizer, warmup_steps(
             optimizer,
             warmup=recipe.warmup_iterations,
-            decay_at=recipe.decay_at,
-            factor=recipe.decay_factor,
+            decay_at=recipe.lr_milestones,
+            factor=recipe.lr_gamma,
         )
     schedule = warmup_cosine(optimizer, warmup=recipe.warmup_iterations, total=recipe.iterations)
     return optimizer, schedule
@@ -122,7 +127,7 @@ def build_batches(  # noqa: PLR0913  # an order of batches has that many indepen
         world_size: processes that train together.
         num_workers: processes that read images.
     """
-    batches = steps * recipe.accumulate
+    batches = steps * recipe.accumulate_grad_batches
     order: dict[str, Any] = {"seed": seed, "rank": rank, "world_size": world_size}
     if recipe.group_by_aspect:
         sampling: dict[str, Any] = {
@@ -130,7 +135,7 @@ def build_batches(  # noqa: PLR0913  # an order of batches has that many indepen
                 train.wide,
                 batch_size=recipe.batch_size,
                 batches_per_epoch=batches,
-                batches_done=lambda: steps_done() * recipe.accumulate,
+                batches_done=lambda: steps_done() * recipe.accumulate_grad_batches,
                 **order,
             )
         }
@@ -138,7 +143,7 @@ def build_batches(  # noqa: PLR0913  # an order of batches has that many indepen
         sampler = IterationSampler(
             len(train),
             items_per_epoch=batches * recipe.batch_size,
-            items_done=lambda: steps_done() * recipe.accumulate * recipe.batch_size,
+            items_done=lambda: steps_done() * recipe.accumulate_grad_batches * recipe.batch_size,
             **order,
         )
         sampling = {"batch_size": recipe.batch_size, "sampler": sampler}
@@ -183,13 +188,13 @@ def training_steps(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     loader = build_batches(train, recipe, steps=recipe.iterations, steps_done=lambda: 0, seed=seed)
     for number, batch in enumerate(loader):
-        step, part = divmod(number, recipe.accumulate)
+        step, part = divmod(number, recipe.accumulate_grad_batches)
         detector.train()
         seed_step(seed, number, device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
             loss, _ = total_loss(detector, batch.to(device), step=step)
-        torch.autograd.backward(loss / recipe.accumulate)
-        if part + 1 < recipe.accumulate:
+        torch.autograd.backward(loss / recipe.accumulate_grad_batches)
+        if part + 1 < recipe.accumulate_grad_batches:
             continue
         if recipe.gradient_clip:
             nn.utils.clip_grad_norm_(parameters, recipe.gradient_clip)

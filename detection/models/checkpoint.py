@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from backbone.models.backbone import rebuild_backbone
 from backbone.models.checkpoint import load_tensors, read_weights, save_weights
-from detection.config import (
-    DetectorConfig,
-    Detectron2CascadeConfig,
-    Detectron2DetectorConfig,
-    Detectron2RetinaNetConfig,
-    InferenceConfig,
-    TorchvisionDetectorConfig,
-    TorchvisionRetinaNetConfig,
-)
+from detection.config import RENAMED_SETTINGS, InferenceConfig
 from detection.data.coco import Category
 from detection.models.build import build_detector
+from detection.models.config import (
+    DETECTORS,
+    RENAMED_NECKS,
+    DetectorConfig,
+    FasterRCNNConfig,
+    RetinaNetConfig,
+    detector_name,
+)
 from detection.models.detector import Detector
-
-ENGINES: Mapping[str, type[DetectorConfig]] = {
-    "torchvision": TorchvisionDetectorConfig,
-    "torchvision_retinanet": TorchvisionRetinaNetConfig,
-    "detectron2": Detectron2DetectorConfig,
-    "detectron2_cascade": Detectron2CascadeConfig,
-    "detectron2_retinanet": Detectron2RetinaNetConfig,
-}
-"""Name of an engine in a file -> the config that chooses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +61,11 @@ def save_detector(
         training_seconds: wall-clock time.
         evaluations: step -> AP in percent, of evaluations while it trained.
     """
-    engine = next(name for name, kind in ENGINES.items() if type(info.config) is kind)
-    about = {
+    metadata = {
         "kind": "detector",
         "backbone": detector.backbone.description,
         "levels": list(detector.backbone.out),
-        "engine": engine,
+        "engine": detector_name(info.config),
         "detector": asdict(info.config),
         "class_names": list(info.class_names),
         "category_ids": list(info.category_ids),
@@ -87,7 +77,7 @@ def save_detector(
         },
         "provenance": dict(provenance),
     }
-    save_weights(path, detector.state_dict(), about)
+    save_weights(path, detector.state_dict(), metadata)
 
 
 def load_detector(
@@ -104,18 +94,41 @@ def load_detector(
         ValueError: if it is damaged, holds something else, or does not fit its description.
         ImportError: if it was trained with detectron2 and that is not installed.
     """
-    tensors, about = read_weights(path, kind="detector")
+    tensors, metadata = read_weights(path, kind="detector")
+    config = _read_config(metadata["engine"], metadata["detector"], source=path)
     info = DetectorInfo(
-        config=_with_limits(ENGINES[about["engine"]](**about["detector"]), inference),
-        class_names=tuple(about["class_names"]),
-        category_ids=tuple(about["category_ids"]),
-        shortest_side_px=about["shortest_side_px"],
-        longest_side_px=about["longest_side_px"],
+        config=_with_limits(config, inference),
+        class_names=tuple(metadata["class_names"]),
+        category_ids=tuple(metadata["category_ids"]),
+        shortest_side_px=metadata["shortest_side_px"],
+        longest_side_px=metadata["longest_side_px"],
     )
-    backbone = rebuild_backbone(about["backbone"], out=about["levels"])
+    backbone = rebuild_backbone(metadata["backbone"], out=metadata["levels"])
     detector = build_detector(backbone, num_classes=len(info.class_names), config=info.config)
     load_tensors(detector, tensors, source=path)
     return detector.eval(), info
+
+
+def _read_config(name: str, settings: Mapping[str, Any], *, source: str | Path) -> DetectorConfig:
+    """Return the config that a file holds, possibly under former names of settings."""
+    if name not in DETECTORS:
+        raise ValueError(f"{source}: unknown detector {name!r}; choose from {sorted(DETECTORS)}")
+    config_type = DETECTORS[name].config
+    renamed = dict(RENAMED_SETTINGS)
+    is_retinanet = issubclass(config_type, RetinaNetConfig)
+    if is_retinanet:
+        renamed["rpn_candidates_test"] = "topk_candidates"
+    values = {renamed.get(key, key): value for key, value in settings.items()}
+    if values.get("neck") in RENAMED_NECKS:
+        values["neck"] = RENAMED_NECKS[values["neck"]]
+    known = {each.name for each in fields(config_type)}
+    # Files of RetinaNet used to hold all settings of Faster R-CNN.
+    former = {each.name for each in fields(FasterRCNNConfig)} if is_retinanet else set()
+    unknown = sorted(set(values) - known - former)
+    if unknown:
+        raise ValueError(f"{source}: detector {name} has no settings {unknown}")
+    config: DetectorConfig = config_type(**{k: v for k, v in values.items() if k in known})
+    return config
 
 
 def _with_limits(config: DetectorConfig, inference: InferenceConfig | None) -> DetectorConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backbone.models.backbone import Backbone
-from detection.config import DetectorConfig
+from detection.models.config import RetinaNetConfig
 
 OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 """Sizes of the anchors at each place, as multiples of their level's."""
@@ -11,7 +11,7 @@ HEAD_CONVOLUTIONS = 4
 """Hidden layers of each head."""
 
 
-def pyramid_levels(backbone: Backbone, config: DetectorConfig) -> tuple[list[str], bool]:
+def pyramid_levels(backbone: Backbone, config: RetinaNetConfig) -> tuple[list[str], bool]:
     """Return the maps under the pyramid, and whether two levels are convolved on top of it.
 
     With one anchor size more than the backbone has maps the finest map is left out and there are
@@ -21,6 +21,6 @@ def pyramid_levels(backbone: Backbone, config: DetectorConfig) -> tuple[list[str
     return list(backbone.out[1:] if extended else backbone.out), extended
 
 
-def anchor_octaves(config: DetectorConfig) -> list[list[float]]:
+def anchor_octaves(config: RetinaNetConfig) -> list[list[float]]:
     """Return the sides of the square anchors on each level, in pixels."""
     return [[size * octave for octave in OCTAVES] for size in config.anchor_sizes]

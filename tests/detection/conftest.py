@@ -4,12 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detection.config import (
-    DetectionDataConfig,
-    DetectorRecipe,
-    TorchvisionDetectorConfig,
-    TrainDetectorConfig,
-)
+from detection.config import DetectionDataConfig, DetectorRecipe
+from detection.engine.config import TrainDetectorConfig
+from detection.models.config import TorchvisionFasterRCNNConfig
 
 SIDE = 64
 
@@ -61,13 +58,13 @@ def config(data_root):
 def _settings(data_root):
     return {
         "backbone": "nasnet_a:1@96",
-        "detector": TorchvisionDetectorConfig(
+        "detector": TorchvisionFasterRCNNConfig(
             anchor_sizes=[8, 16, 32, 64],
-            neck_channels=8,
-            head_features=16,
-            proposals_train=20,
-            proposals_test=20,
-            roi_batch=16,
+            fpn_channels=8,
+            box_head_dim=16,
+            rpn_post_nms_top_n_train=20,
+            rpn_post_nms_top_n_test=20,
+            roi_batch_size_per_image=16,
         ),
         "data": DetectionDataConfig(
             root=str(data_root),

@@ -5,15 +5,16 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from backbone.models.backbone import build_backbone
-from detection.config import (
+from backbone.models.backbone import LEVELS, build_backbone
+from detection.models.build import build_detector
+from detection.models.config import (
     Detectron2CascadeConfig,
-    Detectron2DetectorConfig,
+    Detectron2FasterRCNNConfig,
     Detectron2RetinaNetConfig,
-    TorchvisionDetectorConfig,
+    FasterRCNNConfig,
+    TorchvisionFasterRCNNConfig,
     TorchvisionRetinaNetConfig,
 )
-from detection.models.build import build_detector
 from detection.structures import Target
 
 needs_detectron2 = (
@@ -22,23 +23,29 @@ needs_detectron2 = (
 )
 SMALL = {
     "anchor_sizes": [8, 16, 32, 64],
-    "neck_channels": 16,
-    "head_features": 32,
-    "rpn_batch": 32,
-    "rpn_candidates_train": 50,
-    "rpn_candidates_test": 50,
-    "proposals_train": 20,
-    "proposals_test": 20,
-    "roi_batch": 16,
+    "fpn_channels": 16,
+    "box_head_dim": 32,
+    "rpn_batch_size_per_image": 32,
+    "rpn_pre_nms_top_n_train": 50,
+    "rpn_pre_nms_top_n_test": 50,
+    "rpn_post_nms_top_n_train": 20,
+    "rpn_post_nms_top_n_test": 20,
+    "roi_batch_size_per_image": 16,
     "score_threshold": 0.0,
 }
-SINGLE = {"neck": "none", "crop_side": 17, "roi_samples": 1, "rpn_channels": 24}
+COMMON = ("anchor_sizes", "fpn_channels", "score_threshold")
+"""Those that RetinaNet has, too."""
+C4 = {"neck": "c4", "roi_pool_size": 17, "roi_sampling_ratio": 1, "rpn_channels": 24}
+RCNNS = [
+    pytest.param((TorchvisionFasterRCNNConfig, {}), id="torchvision"),
+    pytest.param((Detectron2FasterRCNNConfig, {}), id="detectron2", marks=needs_detectron2),
+]
 KINDS = [
-    pytest.param((TorchvisionDetectorConfig, {}), id="torchvision"),
-    pytest.param((TorchvisionDetectorConfig, SINGLE), id="torchvision-none"),
+    pytest.param((TorchvisionFasterRCNNConfig, {}), id="torchvision"),
+    pytest.param((TorchvisionFasterRCNNConfig, C4), id="torchvision-c4"),
     pytest.param((TorchvisionRetinaNetConfig, {}), id="torchvision-retinanet"),
-    pytest.param((Detectron2DetectorConfig, {}), id="detectron2", marks=needs_detectron2),
-    pytest.param((Detectron2DetectorConfig, SINGLE), id="detectron2-none", marks=needs_detectron2),
+    pytest.param((Detectron2FasterRCNNConfig, {}), id="detectron2", marks=needs_detectron2),
+    pytest.param((Detectron2FasterRCNNConfig, C4), id="detectron2-c4", marks=needs_detectron2),
     pytest.param((Detectron2CascadeConfig, {}), id="detectron2-cascade", marks=needs_detectron2),
     pytest.param(
         (Detectron2RetinaNetConfig, {}), id="detectron2-retinanet", marks=needs_detectron2
@@ -46,12 +53,19 @@ KINDS = [
 ]
 
 
-def make(kind, *, spec="nasnet_a:1@96", num_classes=3, **changes):
+def make(kind, *, spec="nasnet_a:1@96", num_classes=3, out=LEVELS, **changes):
     """Build a small detector with the weights of seed 0."""
     torch.manual_seed(0)
+    config = small_config(kind, **changes)
+    return build_detector(build_backbone(spec, out=out), num_classes=num_classes, config=config)
+
+
+def small_config(kind, **changes):
+    """The config of such a detector."""
     config_type, options = kind
-    config = config_type(**(SMALL | options | changes))
-    return build_detector(build_backbone(spec), num_classes=num_classes, config=config)
+    has_proposals = issubclass(config_type, FasterRCNNConfig)
+    sizes = SMALL if has_proposals else {name: SMALL[name] for name in COMMON}
+    return config_type(**(sizes | options | changes))
 
 
 def examples():

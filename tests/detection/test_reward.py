@@ -10,20 +10,16 @@ from PIL import Image
 
 from backbone.io.provenance import Provenance
 from backbone.training.images import read_image
-from detection.config import (
-    DetectionDataConfig,
-    DetectionRewardConfig,
-    DetectorRecipe,
-    TorchvisionDetectorConfig,
-    TrainDetectorConfig,
-)
+from detection.config import DetectionDataConfig, DetectorRecipe
 from detection.data.dataset import load_split
+from detection.engine.config import TrainDetectorConfig
 from detection.engine.train import train_detector
 from detection.engine.train_step import training_steps
 from detection.evaluation.metrics import evaluate_coco
 from detection.evaluation.tables import CocoTruth
 from detection.models.checkpoint import load_detector
-from detection.reward import DetectionReward
+from detection.models.config import TorchvisionFasterRCNNConfig
+from detection.reward import DetectionReward, DetectionRewardConfig
 from search.rewards.base import Pruned, Reward
 from search.space import SearchSpace
 
@@ -74,18 +70,18 @@ def config(data_root):
     return DetectionRewardConfig(
         num_cells=1,
         first_filters=4,
-        detector=TorchvisionDetectorConfig(
+        detector=TorchvisionFasterRCNNConfig(
             anchor_sizes=[20, 32, 48, 64],
-            neck_channels=8,
-            neck_norm="batch",
-            head_features=16,
-            rpn_candidates_train=50,
-            rpn_candidates_test=50,
-            proposals_train=20,
-            proposals_test=20,
-            roi_batch=16,
-            roi_samples=1,
-            crop_levels=1,
+            fpn_channels=8,
+            fpn_norm="batch",
+            box_head_dim=16,
+            rpn_pre_nms_top_n_train=50,
+            rpn_pre_nms_top_n_test=50,
+            rpn_post_nms_top_n_train=20,
+            rpn_post_nms_top_n_test=20,
+            roi_batch_size_per_image=16,
+            roi_sampling_ratio=1,
+            roi_num_levels=1,
         ),
         data=DetectionDataConfig(
             root=str(data_root),
@@ -248,7 +244,7 @@ def test_arguments_tell_what_decides_the_reward_and_not_where_things_lie(config,
     text = json.dumps(reward.arguments)
     assert str(data_root) not in text
     assert "num_threads" not in text
-    assert reward.arguments["detector"]["type"] == "TorchvisionDetectorConfig"
+    assert reward.arguments["detector"]["type"] == "TorchvisionFasterRCNNConfig"
     assert set(reward.data) == {
         "train_annotations", "train_images", "val_annotations", "val_images",
     }  # fmt: skip

@@ -10,10 +10,10 @@ from PIL import Image
 
 from _detection_schemas import BenchmarkTraining
 from benchmark_training import chosen_engines, measure, step_seconds, summarize
-from detection.config import (
-    DetectionDataConfig,
-    Detectron2DetectorConfig,
-    TorchvisionDetectorConfig,
+from detection.config import DetectionDataConfig
+from detection.models.config import (
+    Detectron2FasterRCNNConfig,
+    TorchvisionFasterRCNNConfig,
     TorchvisionRetinaNetConfig,
 )
 
@@ -24,7 +24,7 @@ def settings(**changes):
     plain = {
         "out": "x",
         "backbone": "nasnet_a:1@96",
-        "detector": TorchvisionDetectorConfig(neck_channels=8),
+        "detector": TorchvisionFasterRCNNConfig(fpn_channels=8),
         "data": DetectionDataConfig(root="x"),
         "warmup_steps": 2,
         "batch_size": 4,
@@ -61,8 +61,8 @@ def test_trainings_take_turns_and_the_median_counts():
 
 def test_each_engine_builds_the_same_detector():
     engines = chosen_engines(settings(engines=["detectron2", "torchvision"]))
-    assert type(engines["detectron2"]) is Detectron2DetectorConfig
-    assert engines["detectron2"].neck_channels == engines["torchvision"].neck_channels == 8
+    assert type(engines["detectron2"]) is Detectron2FasterRCNNConfig
+    assert engines["detectron2"].fpn_channels == engines["torchvision"].fpn_channels == 8
     assert set(chosen_engines(settings())) == {
         name for name in ("torchvision", "detectron2") if find_spec(name)
     }

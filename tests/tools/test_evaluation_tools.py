@@ -14,13 +14,13 @@ from PIL import Image
 from _detection_schemas import BenchmarkEvaluation, EvaluateDetector
 from backbone.models.backbone import LEVELS, build_backbone
 from benchmark_evaluation import REFERENCE, make_files, run_fast, run_reference_as_it_comes, table
-from detection.config import TorchvisionDetectorConfig
 from detection.data.coco import CocoAnnotations
 from detection.engine.scoring import detect_with_file, scored_detector_file, scored_results_file
 from detection.evaluation.files import Recorded
 from detection.evaluation.report import ReportOptions
 from detection.models.build import build_detector
 from detection.models.checkpoint import DetectorInfo, save_detector
+from detection.models.config import TorchvisionFasterRCNNConfig
 
 ROOT = Path(__file__).parents[2]
 SIDE = 64
@@ -56,9 +56,10 @@ def data(tmp_path_factory):
     categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
     truth = {"images": images, "annotations": annotations, "categories": categories}
     (root / "truth.json").write_text(json.dumps(truth))
-    config = TorchvisionDetectorConfig(
-        anchor_sizes=[8, 16, 32, 64], neck_channels=8, head_features=16,
-        proposals_train=20, proposals_test=20, roi_batch=16, score_threshold=0,
+    config = TorchvisionFasterRCNNConfig(
+        anchor_sizes=[8, 16, 32, 64], fpn_channels=8, box_head_dim=16,
+        rpn_post_nms_top_n_train=20, rpn_post_nms_top_n_test=20,
+        roi_batch_size_per_image=16, score_threshold=0,
     )  # fmt: skip
     torch.manual_seed(0)
     detector = build_detector(

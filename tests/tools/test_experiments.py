@@ -27,13 +27,13 @@ SHORT = [
     f"recipe.shortest_sides_px=[{SIDE}]",
     "recipe.iterations=3",
     "recipe.batch_size=2",
-    "recipe.reference_batch=0",
+    "recipe.reference_batch_size=0",
     "recipe.warmup_iterations=1",
     "recipe.evaluate_every=0",
-    "detector.neck_channels=8",
-    "detector.head_features=16",
-    "detector.proposals_train=20",
-    "detector.proposals_test=20",
+    "detector.fpn_channels=8",
+    "detector.box_head_dim=16",
+    "detector.rpn_post_nms_top_n_train=20",
+    "detector.rpn_post_nms_top_n_test=20",
 ]
 
 
@@ -73,7 +73,7 @@ def trained(experiment, root, out, *changes):
 
 
 def test_faces_are_one_class_that_is_learnt_from_converted_lists(faces, tmp_path):
-    steps = ["recipe.decay_at=[2]", "detector.score_threshold=0"]
+    steps = ["recipe.lr_milestones=[2]", "detector.score_threshold=0"]
     settings, results, scored = trained("faces", faces, tmp_path / "run", *steps)
     assert {row["category_id"] for row in results} == {1}
     assert settings.detector.anchor_sizes[0] == 16

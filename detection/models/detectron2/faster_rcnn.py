@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from backbone.models.backbone import Backbone
 from backbone.models.c4_split import SPLIT_STRIDE, Halves
-from detection.config import DetectorConfig, Detectron2CascadeConfig
 from detection.models.c4 import SINGLE_LEVEL, CropHead, SingleMap
+from detection.models.config import Detectron2CascadeConfig, FasterRCNNConfig
 from detection.models.detector import Detector
 from detection.models.detectron2.parts import (
     RPN,
@@ -45,20 +45,20 @@ CASCADE = {0.5: BOX_CODE, 0.6: (20.0, 20.0, 10.0, 10.0), 0.7: (30.0, 30.0, 15.0,
 (``ROI_BOX_CASCADE_HEAD``)."""
 
 
-class Detectron2Detector(Detector):
+class Detectron2FasterRCNN(Detector):
     """``Detector`` from ``detectron2.modeling``."""
 
-    def __init__(self, backbone: Backbone, *, num_classes: int, config: DetectorConfig) -> None:
+    def __init__(self, backbone: Backbone, *, num_classes: int, config: FasterRCNNConfig) -> None:
         super().__init__()
         self.backbone = backbone
         self.num_classes = num_classes
         sampling: dict[str, Any] = {
             "num_classes": num_classes,
-            "batch_size_per_image": config.roi_batch,
+            "batch_size_per_image": config.roi_batch_size_per_image,
             "positive_fraction": config.roi_positive_fraction,
         }
         self.neck: nn.Module
-        if config.neck == "none":
+        if config.neck == "c4":
             halves = Halves(backbone)
             self.neck = SingleMap(halves)
             shapes = {SINGLE_LEVEL: ShapeSpec(channels=halves.channels, stride=SPLIT_STRIDE)}
@@ -78,7 +78,10 @@ class Detectron2Detector(Detector):
             self.neck, shapes = pyramid, pyramid.output_shape()
             self.rpn = _build_rpn(config, shapes)
             self.roi_heads = _build_pyramid_heads(
-                config, shapes, num_crop_levels=config.crop_levels or len(backbone.out), **sampling
+                config,
+                shapes,
+                num_crop_levels=config.roi_num_levels or len(backbone.out),
+                **sampling,
             )
 
     def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
@@ -109,9 +112,9 @@ def _pooled_level(backbone: Backbone) -> LastLevelMaxPool:
     return level
 
 
-def _build_rpn(config: DetectorConfig, shapes: Mapping[str, ShapeSpec]) -> RPN:
+def _build_rpn(config: FasterRCNNConfig, shapes: Mapping[str, ShapeSpec]) -> RPN:
     # One map has anchors of all sizes; of several each has its own.
-    sizes = [config.anchor_sizes] if config.neck == "none" else [[s] for s in config.anchor_sizes]
+    sizes = [config.anchor_sizes] if config.neck == "c4" else [[s] for s in config.anchor_sizes]
     channels = next(iter(shapes.values())).channels
     return RPN(
         in_features=list(shapes),
@@ -128,17 +131,17 @@ def _build_rpn(config: DetectorConfig, shapes: Mapping[str, ShapeSpec]) -> RPN:
         ),
         anchor_matcher=Matcher([0.3, 0.7], [0, -1, 1], allow_low_quality_matches=True),
         box2box_transform=Box2BoxTransform(weights=(1.0, 1.0, 1.0, 1.0)),
-        batch_size_per_image=config.rpn_batch,
+        batch_size_per_image=config.rpn_batch_size_per_image,
         positive_fraction=0.5,
-        pre_nms_topk=(config.rpn_candidates_train, config.rpn_candidates_test),
-        post_nms_topk=(config.proposals_train, config.proposals_test),
+        pre_nms_topk=(config.rpn_pre_nms_top_n_train, config.rpn_pre_nms_top_n_test),
+        post_nms_topk=(config.rpn_post_nms_top_n_train, config.rpn_post_nms_top_n_test),
         nms_thresh=0.7,
         loss_weight={"loss_rpn_cls": 1.0, "loss_rpn_loc": config.box_loss_weight},
     )
 
 
 def _build_pyramid_heads(
-    config: DetectorConfig,
+    config: FasterRCNNConfig,
     shapes: Mapping[str, ShapeSpec],
     *,
     num_crop_levels: int,
@@ -155,14 +158,14 @@ def _build_pyramid_heads(
     if not isinstance(config, Detectron2CascadeConfig):
         return StandardROIHeads(
             box_head=_build_box_head(config),
-            box_predictor=_build_predictor(config, config.head_features, num_classes),
+            box_predictor=_build_predictor(config, config.box_head_dim, num_classes),
             proposal_matcher=_build_matcher(0.5),
             **shared,
         )
     return CascadeROIHeads(
         box_heads=[_build_box_head(config) for _ in CASCADE],
         box_predictors=[
-            _build_predictor(config, config.head_features, num_classes, box_code=code)
+            _build_predictor(config, config.box_head_dim, num_classes, box_code=code)
             for code in CASCADE.values()
         ],
         proposal_matchers=[_build_matcher(iou) for iou in CASCADE],
@@ -174,25 +177,27 @@ def _build_matcher(iou: float) -> Matcher:
     return Matcher([iou], [0, 1], allow_low_quality_matches=False)
 
 
-def _build_pooler(config: DetectorConfig, shapes: Mapping[str, ShapeSpec]) -> ROIPooler:
+def _build_pooler(config: FasterRCNNConfig, shapes: Mapping[str, ShapeSpec]) -> ROIPooler:
     return ROIPooler(
-        output_size=config.crop_side,
+        output_size=config.roi_pool_size,
         scales=[1 / shape.stride for shape in shapes.values()],
-        sampling_ratio=config.roi_samples,
+        sampling_ratio=config.roi_sampling_ratio,
         pooler_type="ROIAlignV2",
     )
 
 
-def _build_box_head(config: DetectorConfig) -> FastRCNNConvFCHead:
+def _build_box_head(config: FasterRCNNConfig) -> FastRCNNConvFCHead:
     return FastRCNNConvFCHead(
-        ShapeSpec(channels=config.neck_channels, height=config.crop_side, width=config.crop_side),
+        ShapeSpec(
+            channels=config.fpn_channels, height=config.roi_pool_size, width=config.roi_pool_size
+        ),
         conv_dims=[],
-        fc_dims=[config.head_features, config.head_features],
+        fc_dims=[config.box_head_dim, config.box_head_dim],
     )
 
 
 def _build_predictor(
-    config: DetectorConfig,
+    config: FasterRCNNConfig,
     channels: int,
     num_classes: int,
     *,

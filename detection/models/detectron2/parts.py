@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from backbone.models.backbone import Backbone
-from detection.config import DetectorConfig
+from detection.models.config import DetectorConfig
 from detection.structures import Target
 
 try:
@@ -123,8 +123,8 @@ def build_pyramid(
     return FPN(
         BottomUp(backbone),
         list(levels),
-        config.neck_channels,
-        norm="BN" if config.neck_norm == "batch" else "",
+        config.fpn_channels,
+        norm="BN" if config.fpn_norm == "batch" else "",
         top_block=top,
     )
 

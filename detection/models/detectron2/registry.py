@@ -1,10 +1,10 @@
-"""Our backbones for detectron2's own configs, models and scripts.
+"""nasdet backbones in detectron2's own configs, models and scripts.
 
 In its YAML configs they are ``MODEL.BACKBONE.NAME`` ``build_nasdet_fpn_backbone``,
-``build_nasdet_retinanet_fpn_backbone`` and, without a pyramid, ``build_nasdet_backbone``; what they
-are built from stands under ``MODEL.NASDET``. Its scripts find them with the environment variable
-``DETECTRON2_ENV_MODULE=detection.detectron2_registry``; in Python call ``add_nasdet_config``. In
-LazyConfig files use ``nasdet_backbone``.
+``build_nasdet_retinanet_fpn_backbone`` and, without an FPN, ``build_nasdet_backbone``; their
+settings are under ``MODEL.NASDET``. Its scripts load them with the environment variable
+``DETECTRON2_ENV_MODULE=detection.models.detectron2.registry``; in Python call
+``add_nasdet_config``. In LazyConfig files use ``nasdet_backbone``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from backbone.models.backbone import LEVELS, Backbone, build_backbone
 from backbone.models.freezing import freeze_stages
 from detection.models.detector import Detector
-from detection.models.detectron2.faster_rcnn import Detectron2Detector
+from detection.models.detectron2.faster_rcnn import Detectron2FasterRCNN
 from detection.models.detectron2.parts import (
     BACKBONE_REGISTRY,
     FPN,
@@ -198,7 +198,7 @@ def to_detectron2_state(detector: Detector) -> dict[str, Tensor]:
     Raises:
         ValueError: if it is of another kind.
     """
-    if not isinstance(detector, Detectron2Detector) or not isinstance(detector.neck, FPN):
+    if not isinstance(detector, Detectron2FasterRCNN) or not isinstance(detector.neck, FPN):
         raise ValueError(
             "only detectors of detector=detectron2 or detectron2_cascade with neck=fpn have "
             f"detectron2's names, not {type(detector).__name__}"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from backbone.models.backbone import Backbone
-from detection.config import DetectorConfig
+from detection.models.config import RetinaNetConfig
 from detection.models.detector import Detector
 from detection.models.detectron2.parts import (
     Box2BoxTransform,
@@ -35,14 +35,14 @@ INITIAL_NORMALIZER = 100.0
 class Detectron2RetinaNet(Detector):
     """``Detector`` from ``detectron2.modeling``'s ``RetinaNet``, without its own way in and out."""
 
-    def __init__(self, backbone: Backbone, *, num_classes: int, config: DetectorConfig) -> None:
+    def __init__(self, backbone: Backbone, *, num_classes: int, config: RetinaNetConfig) -> None:
         super().__init__()
         self.backbone = backbone
         self.num_classes = num_classes
         self.box_loss_weight = config.box_loss_weight
         levels, extended = pyramid_levels(backbone, config)
         last = levels[-1]
-        top = LastLevelP6P7(backbone.channels[last], config.neck_channels, in_feature=last)
+        top = LastLevelP6P7(backbone.channels[last], config.fpn_channels, in_feature=last)
         neck = build_pyramid(backbone, config, levels=levels, top=top if extended else None)
         shapes: dict[str, ShapeSpec] = neck.output_shape()
         sizes = anchor_octaves(config)
@@ -52,7 +52,7 @@ class Detectron2RetinaNet(Detector):
                 input_shape=list(shapes.values()),
                 num_classes=num_classes,
                 num_anchors=len(sizes[0]) * len(config.anchor_ratios),
-                conv_dims=[config.neck_channels] * HEAD_CONVOLUTIONS,
+                conv_dims=[config.fpn_channels] * HEAD_CONVOLUTIONS,
             ),
             head_in_features=list(shapes),
             anchor_generator=DefaultAnchorGenerator(
@@ -65,7 +65,7 @@ class Detectron2RetinaNet(Detector):
             anchor_matcher=Matcher([0.4, 0.5], [0, -1, 1], allow_low_quality_matches=True),
             num_classes=num_classes,
             test_score_thresh=config.score_threshold,
-            test_topk_candidates=config.rpn_candidates_test,
+            test_topk_candidates=config.topk_candidates,
             test_nms_thresh=config.nms_threshold,
             max_detections_per_image=config.max_detections,
             # Never used: the backbone normalizes.

@@ -24,8 +24,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from backbone.models.backbone import Backbone
 from backbone.models.c4_split import SPLIT_STRIDE, Halves
-from detection.config import DetectorConfig
 from detection.models.c4 import SINGLE_LEVEL, CropHead, SingleMap
+from detection.models.config import FasterRCNNConfig
 from detection.models.detector import Detector
 from detection.structures import Detections, Target, batch_images
 
@@ -53,27 +53,29 @@ class SingleMapCrops(nn.Module):
     ``MultiScaleRoIAlign`` would read it half a pixel off: it has no ``aligned``.
     """
 
-    def __init__(self, config: DetectorConfig) -> None:
+    def __init__(self, config: FasterRCNNConfig) -> None:
         super().__init__()
-        self.align = RoIAlign(config.crop_side, 1 / SPLIT_STRIDE, config.roi_samples, aligned=True)
+        self.align = RoIAlign(
+            config.roi_pool_size, 1 / SPLIT_STRIDE, config.roi_sampling_ratio, aligned=True
+        )
 
     def forward(
         self, maps: dict[str, Tensor], boxes: list[Tensor], image_sizes: list[tuple[int, int]]
     ) -> Tensor:
-        """Return (R, C, crop_side, crop_side) for R boxes in all."""
+        """Return (R, C, roi_pool_size, roi_pool_size) for R boxes in all."""
         return self.align(maps[SINGLE_LEVEL], boxes)
 
 
-class TorchvisionDetector(Detector):
+class TorchvisionFasterRCNN(Detector):
     """``Detector`` from ``torchvision.models.detection``."""
 
-    def __init__(self, backbone: Backbone, *, num_classes: int, config: DetectorConfig) -> None:
+    def __init__(self, backbone: Backbone, *, num_classes: int, config: FasterRCNNConfig) -> None:
         super().__init__()
         self.backbone = backbone
         self.num_classes = num_classes
         self.box_loss_weight = config.box_loss_weight
         self.neck: nn.Module
-        if config.neck == "none":
+        if config.neck == "c4":
             halves = Halves(backbone)
             self.neck = SingleMap(halves)
             self.rpn = _build_rpn(config, halves.channels)
@@ -84,14 +86,14 @@ class TorchvisionDetector(Detector):
             )
         else:
             self.neck = _build_pyramid(backbone, config)
-            self.rpn = _build_rpn(config, config.neck_channels)
-            features = config.head_features
+            self.rpn = _build_rpn(config, config.fpn_channels)
+            features = config.box_head_dim
             crops = MultiScaleRoIAlign(
-                list(backbone.out)[: config.crop_levels or None],
-                output_size=config.crop_side,
-                sampling_ratio=config.roi_samples,
+                list(backbone.out)[: config.roi_num_levels or None],
+                output_size=config.roi_pool_size,
+                sampling_ratio=config.roi_sampling_ratio,
             )
-            box_head = TwoMLPHead(config.neck_channels * config.crop_side**2, features)
+            box_head = TwoMLPHead(config.fpn_channels * config.roi_pool_size**2, features)
         predictor = ClassAgnosticPredictor if config.class_agnostic_boxes else FastRCNNPredictor
         self.roi_heads = RoIHeads(
             crops,
@@ -99,7 +101,7 @@ class TorchvisionDetector(Detector):
             predictor(features, num_classes + 1),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
-            batch_size_per_image=config.roi_batch,
+            batch_size_per_image=config.roi_batch_size_per_image,
             positive_fraction=config.roi_positive_fraction,
             bbox_reg_weights=None,
             score_thresh=config.score_threshold,
@@ -130,19 +132,19 @@ class TorchvisionDetector(Detector):
         return found, {**rpn_losses, **head_losses}
 
 
-def _build_pyramid(backbone: Backbone, config: DetectorConfig) -> FeaturePyramidNetwork:
+def _build_pyramid(backbone: Backbone, config: FasterRCNNConfig) -> FeaturePyramidNetwork:
     pooled = len(config.anchor_sizes) > len(backbone.out)
     return FeaturePyramidNetwork(
         list(backbone.channels.values()),
-        config.neck_channels,
+        config.fpn_channels,
         extra_blocks=LastLevelMaxPool() if pooled else None,
-        norm_layer=nn.BatchNorm2d if config.neck_norm == "batch" else None,
+        norm_layer=nn.BatchNorm2d if config.fpn_norm == "batch" else None,
     )
 
 
-def _build_rpn(config: DetectorConfig, channels: int) -> RegionProposalNetwork:
+def _build_rpn(config: FasterRCNNConfig, channels: int) -> RegionProposalNetwork:
     # One map has anchors of all sizes; of several each has its own.
-    sizes = [config.anchor_sizes] if config.neck == "none" else [[s] for s in config.anchor_sizes]
+    sizes = [config.anchor_sizes] if config.neck == "c4" else [[s] for s in config.anchor_sizes]
     ratios = tuple(config.anchor_ratios)
     anchors = AnchorGenerator(tuple(tuple(level) for level in sizes), (ratios,) * len(sizes))
     return RegionProposalNetwork(
@@ -150,18 +152,21 @@ def _build_rpn(config: DetectorConfig, channels: int) -> RegionProposalNetwork:
         _build_rpn_head(config, channels, anchors.num_anchors_per_location()[0]),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
-        batch_size_per_image=config.rpn_batch,
+        batch_size_per_image=config.rpn_batch_size_per_image,
         positive_fraction=0.5,
         pre_nms_top_n={
-            "training": config.rpn_candidates_train,
-            "testing": config.rpn_candidates_test,
+            "training": config.rpn_pre_nms_top_n_train,
+            "testing": config.rpn_pre_nms_top_n_test,
         },
-        post_nms_top_n={"training": config.proposals_train, "testing": config.proposals_test},
+        post_nms_top_n={
+            "training": config.rpn_post_nms_top_n_train,
+            "testing": config.rpn_post_nms_top_n_test,
+        },
         nms_thresh=0.7,
     )
 
 
-def _build_rpn_head(config: DetectorConfig, channels: int, num_anchors: int) -> RPNHead:
+def _build_rpn_head(config: FasterRCNNConfig, channels: int, num_anchors: int) -> RPNHead:
     width = config.rpn_channels or channels
     head = RPNHead(width, num_anchors)
     if width != channels:  # its own hidden layer is always as wide as the maps

@@ -14,7 +14,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from backbone.models.backbone import Backbone
-from detection.config import DetectorConfig
+from detection.models.config import RetinaNetConfig
 from detection.models.detector import Detector
 from detection.models.retinanet import anchor_octaves, pyramid_levels
 from detection.structures import Detections, Target, batch_images
@@ -23,7 +23,7 @@ from detection.structures import Detections, Target, batch_images
 class TorchvisionRetinaNet(Detector):
     """``Detector`` from torchvision's ``RetinaNet``, without its own way in and out."""
 
-    def __init__(self, backbone: Backbone, *, num_classes: int, config: DetectorConfig) -> None:
+    def __init__(self, backbone: Backbone, *, num_classes: int, config: RetinaNetConfig) -> None:
         super().__init__()
         self.backbone = backbone
         self.num_classes = num_classes
@@ -32,11 +32,11 @@ class TorchvisionRetinaNet(Detector):
         channels = [backbone.channels[level] for level in self.levels]
         neck = FeaturePyramidNetwork(
             channels,
-            config.neck_channels,
-            extra_blocks=LastLevelP6P7(channels[-1], config.neck_channels) if extended else None,
-            norm_layer=nn.BatchNorm2d if config.neck_norm == "batch" else None,
+            config.fpn_channels,
+            extra_blocks=LastLevelP6P7(channels[-1], config.fpn_channels) if extended else None,
+            norm_layer=nn.BatchNorm2d if config.fpn_norm == "batch" else None,
         )
-        neck.out_channels = config.neck_channels  # which RetinaNet insists on
+        neck.out_channels = config.fpn_channels  # which RetinaNet insists on
         anchors = AnchorGenerator(
             tuple(tuple(sizes) for sizes in anchor_octaves(config)),
             (tuple(config.anchor_ratios),) * len(config.anchor_sizes),
@@ -46,12 +46,12 @@ class TorchvisionRetinaNet(Detector):
             num_classes,
             anchor_generator=anchors,
             head=RetinaNetHead(
-                config.neck_channels, anchors.num_anchors_per_location()[0], num_classes
+                config.fpn_channels, anchors.num_anchors_per_location()[0], num_classes
             ),
             score_thresh=config.score_threshold,
             nms_thresh=config.nms_threshold,
             detections_per_img=config.max_detections,
-            topk_candidates=config.rpn_candidates_test,
+            topk_candidates=config.topk_candidates,
         )
 
     def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:

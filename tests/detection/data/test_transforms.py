@@ -90,13 +90,13 @@ def test_a_recipe_without_sides_takes_the_datas():
         ({"scale_jitter": [2.0, 0.1]}, "two ascending factors"),
         ({"scale_jitter": [0.1, 2.0], "shortest_sides_px": [100]}, "not both"),
         ({"shortest_sides_px": [0]}, "at least 1"),
-        ({"schedule": "steps"}, "go together"),
-        ({"decay_at": [5]}, "go together"),
-        ({"schedule": "steps", "decay_at": [5, 3]}, "must ascend"),
+        ({"schedule": "multistep"}, "go together"),
+        ({"lr_milestones": [5]}, "go together"),
+        ({"schedule": "multistep", "lr_milestones": [5, 3]}, "must ascend"),
         ({"schedule": "linear"}, "unknown schedule"),
         ({"patience": 2}, "needs evaluate_every"),
         ({"ema_decay": 1.0}, "below 1"),
-        ({"accumulate": 0}, "accumulate must be at least 1"),
+        ({"accumulate_grad_batches": 0}, "accumulate_grad_batches must be at least 1"),
     ],
 )
 def test_a_recipe_that_contradicts_itself_is_refused(changes, message):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from detection.engine.dry_run import try_training
-from detection.models.torchvision.faster_rcnn import TorchvisionDetector
+from detection.models.torchvision.faster_rcnn import TorchvisionFasterRCNN
 
 
 @pytest.fixture
@@ -31,13 +31,13 @@ def test_a_rate_that_teaches_nothing_is_found(settings):
 
 
 def test_weights_that_no_gradient_reaches_are_named(settings, monkeypatch):
-    real = TorchvisionDetector.__init__
+    real = TorchvisionFasterRCNN.__init__
 
     def with_a_stray(self, *args, **kwargs):
         real(self, *args, **kwargs)
         self.stray = torch.nn.Linear(2, 2)
 
-    monkeypatch.setattr(TorchvisionDetector, "__init__", with_a_stray)
+    monkeypatch.setattr(TorchvisionFasterRCNN, "__init__", with_a_stray)
     (fault,) = try_training(settings, progress=False).faults
     assert "2 weights had no gradient" in fault
     assert "stray.weight" in fault

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from detection.config import Detectron2DetectorConfig
 from detection.data.coco import CocoAnnotations
 from detection.data.dataset import load_split
 from detection.engine import export
 from detection.engine.export import OneImage, export_detector
 from detection.engine.train import train_detector
 from detection.models.checkpoint import load_detector
+from detection.models.config import Detectron2FasterRCNNConfig
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -78,7 +78,7 @@ def test_what_cannot_be_exported_is_one_sentence(trained, tmp_path):
     with pytest.raises(ValueError, match="unknown file_format 'tflite'"):
         export_to(tmp_path, trained, "tflite")
     _, info = load_detector(trained[1])
-    info = replace(info, config=Detectron2DetectorConfig())
+    info = replace(info, config=Detectron2FasterRCNNConfig())
     with pytest.raises(ValueError, match="only Faster R-CNN of torchvision's"):
         export._check(trained[1], info, load_split(trained[0].data, "val").annotations, "onnx")
 

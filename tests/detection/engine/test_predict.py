@@ -6,15 +6,16 @@ import torch
 from PIL import Image
 from torch import nn
 
-from detection.config import InferenceConfig, TorchvisionDetectorConfig
+from detection.config import InferenceConfig
 from detection.engine.predict import find_images, predict_images
 from detection.engine.tta import Vision
 from detection.models.checkpoint import DetectorInfo
+from detection.models.config import TorchvisionFasterRCNNConfig
 from detection.models.detector import Detector
 from detection.structures import Detections
 from small_detectors import make
 
-INFO = DetectorInfo(TorchvisionDetectorConfig(), ("cat", "dog"), (7, 3), 64, 128)
+INFO = DetectorInfo(TorchvisionFasterRCNNConfig(), ("cat", "dog"), (7, 3), 64, 128)
 
 
 class LeftHalf(Detector):
@@ -121,7 +122,7 @@ def test_a_broken_image_is_named_and_the_others_are_written(detector, tmp_path):
 
 
 def test_what_is_found_does_not_depend_on_the_batch(tmp_path):
-    detector = make((TorchvisionDetectorConfig, {}), num_classes=2).eval()
+    detector = make((TorchvisionFasterRCNNConfig, {}), num_classes=2).eval()
     random = np.random.default_rng(0)
     paths = []
     for number in range(5):

@@ -9,15 +9,11 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
 from _plain_training import plain_steps
-from detection.config import (
-    DetectionDataConfig,
-    DetectorRecipe,
-    Detectron2DetectorConfig,
-    TorchvisionDetectorConfig,
-    TrainDetectorConfig,
-)
+from detection.config import DetectionDataConfig, DetectorRecipe
+from detection.engine.config import TrainDetectorConfig
 from detection.engine.train import train_detector
-from small_detectors import SINGLE, SMALL
+from detection.models.config import Detectron2FasterRCNNConfig, TorchvisionFasterRCNNConfig
+from small_detectors import C4, SMALL
 
 STEPS = 20
 SIZES = [(64, 96), (64, 64), (80, 64)]  # height and width; the shorter side is as the recipe asks
@@ -65,7 +61,7 @@ def settings(data_root, detector, **changes):
         ),
         recipe=DetectorRecipe(
             iterations=STEPS, batch_size=2, optimizer="sgd", learning_rate=0.01,
-            schedule="steps", decay_at=[12, 16], warmup_iterations=4, gradient_clip=0.0,
+            schedule="multistep", lr_milestones=[12, 16], warmup_iterations=4, gradient_clip=0.0,
             horizontal_flip=False, checkpoint_every=100,
         ),
         accelerator="cpu",
@@ -84,11 +80,13 @@ class Recorder(Callback):
 @pytest.mark.detectron2
 @pytest.mark.filterwarnings("ignore:torch.meshgrid. in an upcoming release:UserWarning")
 @pytest.mark.parametrize(
-    "options", [{}, SINGLE | {"frozen_stages": 2, "roi_batch": 8}], ids=["fpn", "none, frozen"]
+    "options",
+    [{}, C4 | {"frozen_stages": 2, "roi_batch_size_per_image": 8}],
+    ids=["fpn", "none, frozen"],
 )
 def test_twenty_losses_of_detectron2_s_loop_and_ours_are_the_same(options, data_root, tmp_path):
     pytest.importorskip("detection.models.detectron2.parts")
-    config = settings(data_root, Detectron2DetectorConfig(**SMALL | options))
+    config = settings(data_root, Detectron2FasterRCNNConfig(**SMALL | options))
     recorder = Recorder()
     train_detector(config, tmp_path, callbacks=[recorder])
     theirs = list(plain_steps(config, memory_format=torch.channels_last))
@@ -101,7 +99,7 @@ def test_twenty_losses_of_detectron2_s_loop_and_ours_are_the_same(options, data_
 
 def test_torchvision_s_loop_starts_with_our_losses(data_root, tmp_path):
     # Its scripts decay normalization too and warm up in another way, so that later ones differ.
-    config = settings(data_root, TorchvisionDetectorConfig(**SMALL))
+    config = settings(data_root, TorchvisionFasterRCNNConfig(**SMALL))
     config.recipe.iterations = 5
     recorder = Recorder()
     train_detector(config, tmp_path, callbacks=[recorder])

@@ -9,9 +9,7 @@ import torch
 from backbone.models.checkpoint import read_about
 from backbone.training.optim import build_optimizer, warmup_steps
 from backbone.training.samplers import IterationSampler
-from detection.config import (
-    DetectorRecipe,
-)
+from detection.config import DetectorRecipe
 from detection.data.coco import CocoAnnotations
 from detection.data.dataset import load_split
 from detection.data.transforms import resize_image
@@ -20,7 +18,7 @@ from detection.engine.scoring import detect_with_file
 from detection.engine.train import DetectorModule, train_detector
 from detection.engine.train_step import scale_recipe
 from detection.models.checkpoint import load_detector
-from detection.models.torchvision.faster_rcnn import TorchvisionDetector
+from detection.models.torchvision.faster_rcnn import TorchvisionFasterRCNN
 
 
 def test_training_leaves_a_detector_results_and_metrics_that_agree(config, tmp_path):
@@ -95,7 +93,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_images(
     config, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(
-        "detection.models.torchvision.faster_rcnn.TorchvisionDetector.losses",
+        "detection.models.torchvision.faster_rcnn.TorchvisionFasterRCNN.losses",
         lambda *_: {"loss": torch.tensor(float("nan"), requires_grad=True)},
     )
     with pytest.raises(FloatingPointError, match=r"loss is nan at step 0 on images \[\d, \d\]"):
@@ -173,12 +171,12 @@ def ambitious(config, **changes):
     """Every option of a training that keeps a state."""
     recipe = {
         "iterations": 7,
-        "accumulate": 2,
+        "accumulate_grad_batches": 2,
         "ema_decay": 0.5,
         "group_by_aspect": True,
         "evaluate_every": 2,
-        "schedule": "steps",
-        "decay_at": [4, 6],
+        "schedule": "multistep",
+        "lr_milestones": [4, 6],
         "optimizer": "sgd",
         "shortest_sides_px": [48, 64],
     }
@@ -237,7 +235,7 @@ def test_a_training_that_no_longer_improves_ends_early(config, tmp_path, aps):
 
 
 def test_a_nan_names_the_last_good_checkpoint(config, tmp_path, monkeypatch):
-    real = TorchvisionDetector.losses
+    real = TorchvisionFasterRCNN.losses
     calls = []
 
     def losses(self, *args):
@@ -246,7 +244,7 @@ def test_a_nan_names_the_last_good_checkpoint(config, tmp_path, monkeypatch):
             k: v * (float("nan") if len(calls) > 3 else 1) for k, v in real(self, *args).items()
         }
 
-    monkeypatch.setattr(TorchvisionDetector, "losses", losses)
+    monkeypatch.setattr(TorchvisionFasterRCNN, "losses", losses)
     with pytest.raises(
         FloatingPointError, match=r"step 3 on images .*last good checkpoint is .*ckpt"
     ):
@@ -255,13 +253,20 @@ def test_a_nan_names_the_last_good_checkpoint(config, tmp_path, monkeypatch):
 
 def test_a_recipe_scales_with_the_batch():
     recipe = DetectorRecipe(
-        iterations=90000, batch_size=2, accumulate=2, optimizer="sgd", learning_rate=0.02,
-        warmup_iterations=1000, schedule="steps", decay_at=[60000, 80000], reference_batch=16,
-    )  # fmt: skip
+        iterations=90000,
+        batch_size=2,
+        accumulate_grad_batches=2,
+        optimizer="sgd",
+        learning_rate=0.02,
+        warmup_iterations=1000,
+        schedule="multistep",
+        lr_milestones=[60000, 80000],
+        reference_batch_size=16,
+    )
     scaled = scale_recipe(recipe, world_size=2)
     assert scaled.learning_rate == pytest.approx(0.01)
     assert (scaled.iterations, scaled.warmup_iterations) == (180000, 2000)
-    assert scaled.decay_at == [120000, 160000]
+    assert scaled.lr_milestones == [120000, 160000]
     assert scale_recipe(scaled, world_size=2) == scaled
 
 
@@ -276,7 +281,7 @@ def test_steps_and_sgd_are_detectron2s():
     decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     assert {id(p): g["weight_decay"] for g in ours.param_groups for p in g["params"]} == decays
     theirs = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
-    mine = warmup_steps(ours, warmup=10, decay_at=[20, 30], factor=0.1)
+    mine = warmup_steps(ours, warmup=10, lr_milestones=[20, 30], factor=0.1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # no optimizer takes a step here
         other = solver.WarmupMultiStepLR(theirs, [20, 30], warmup_iters=10)

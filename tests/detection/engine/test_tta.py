@@ -7,17 +7,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detection.config import InferenceConfig, TorchvisionDetectorConfig
+from detection.config import InferenceConfig
 from detection.data.dataset import load_split
 from detection.engine.evaluate import detect_in_dataset
 from detection.engine.train import train_detector
 from detection.engine.tta import View, Vision, batches_of_equals, detect_in_pixels
 from detection.models.checkpoint import DetectorInfo, load_detector
+from detection.models.config import TorchvisionFasterRCNNConfig
 from detection.models.detector import Detector
 from detection.structures import Detections
 from small_detectors import make
 
-INFO = DetectorInfo(TorchvisionDetectorConfig(), ("a", "b", "c"), (1, 2, 3), 64, 128)
+INFO = DetectorInfo(TorchvisionFasterRCNNConfig(), ("a", "b", "c"), (1, 2, 3), 64, 128)
 
 
 class Brightest(Detector):
@@ -47,7 +48,7 @@ def bright(height=100, width=150):
 
 
 def test_one_view_without_mirroring_is_plain_detection():
-    detector = make((TorchvisionDetectorConfig, {})).eval()
+    detector = make((TorchvisionFasterRCNNConfig, {})).eval()
     pixels = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
     (found,) = detect_in_pixels(
         detector, [pixels], Vision.of(INFO, InferenceConfig(score_threshold=0))

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from backbone.models.backbone import build_backbone
-from detection.config import Detectron2DetectorConfig, TorchvisionDetectorConfig
+from detection.models.config import Detectron2FasterRCNNConfig, TorchvisionFasterRCNNConfig
 from detection.structures import batch_images
-from small_detectors import SINGLE, examples, make, needs_detectron2
+from small_detectors import C4, examples, make, needs_detectron2
 
 ENGINES = [
-    pytest.param(TorchvisionDetectorConfig, id="torchvision"),
-    pytest.param(Detectron2DetectorConfig, id="detectron2", marks=needs_detectron2),
+    pytest.param(TorchvisionFasterRCNNConfig, id="torchvision"),
+    pytest.param(Detectron2FasterRCNNConfig, id="detectron2", marks=needs_detectron2),
 ]
 each_engine = pytest.mark.parametrize("engine", ENGINES)
 SPECS = ["nasnet_a:2@96", "nasnet_a:1@2016", "pnasnet_5:2@160", "timm:resnet10t"]
@@ -34,7 +34,7 @@ def head_of(detector):
 @pytest.mark.parametrize("spec", SPECS)
 @each_engine
 def test_a_crop_of_the_whole_map_gives_the_backbone_s_own_c5(engine, spec):
-    detector = make((engine, SINGLE), spec=spec).eval()
+    detector = make((engine, C4), spec=spec).eval()
     image = torch.rand(1, 3, 272, 272)  # 17 x 17 at stride 16
     with torch.inference_mode():
         maps = detector.neck(image)
@@ -48,7 +48,7 @@ def test_a_crop_of_the_whole_map_gives_the_backbone_s_own_c5(engine, spec):
 
 @each_engine
 def test_a_crop_reads_its_own_part_of_the_map(engine):
-    detector = make((engine, SINGLE)).eval()
+    detector = make((engine, C4)).eval()
     columns = torch.arange(34.0).expand(1, 1, 34, 34)
     box = [16.0 * 4, 0.0, 16.0 * 21, 16.0 * 17]
     cells = crop(detector, {"c4": columns}, box)
@@ -57,7 +57,7 @@ def test_a_crop_reads_its_own_part_of_the_map(engine):
 
 @each_engine
 def test_every_place_of_the_one_map_has_anchors_of_all_sizes_and_ratios(engine):
-    detector = make((engine, SINGLE | {"anchor_sizes": [64, 128, 256, 512]}))
+    detector = make((engine, C4 | {"anchor_sizes": [64, 128, 256, 512]}))
     anchors = list(detector.rpn.anchor_generator.cell_anchors)
     assert [len(level) for level in anchors] == [12]
     sides = (anchors[0][:, 2] - anchors[0][:, 0]) * (anchors[0][:, 3] - anchors[0][:, 1])
@@ -67,20 +67,20 @@ def test_every_place_of_the_one_map_has_anchors_of_all_sizes_and_ratios(engine):
 
 @each_engine
 def test_the_proposals_hidden_layer_is_as_wide_as_asked_for(engine):
-    detector = make((engine, SINGLE))
+    detector = make((engine, C4))
     convolutions = (
         [m for m in detector.rpn.head.modules() if isinstance(m, torch.nn.Conv2d)]
         if (hasattr(detector.rpn, "head"))
         else [m for m in detector.rpn.rpn_head.modules() if isinstance(m, torch.nn.Conv2d)]
     )
     assert convolutions[0].kernel_size == (3, 3)
-    assert convolutions[0].out_channels == SINGLE["rpn_channels"]
-    assert {c.in_channels for c in convolutions[1:]} == {SINGLE["rpn_channels"]}
+    assert convolutions[0].out_channels == C4["rpn_channels"]
+    assert {c.in_channels for c in convolutions[1:]} == {C4["rpn_channels"]}
 
 
 @each_engine
 def test_the_last_stack_learns_from_the_crops_alone(engine):
-    detector = make((engine, SINGLE)).train()
+    detector = make((engine, C4)).train()
     images, targets = examples()
     seen = []
     last = detector.backbone.body.cells[-1]
@@ -95,7 +95,7 @@ def test_the_last_stack_learns_from_the_crops_alone(engine):
 @pytest.mark.detectron2
 def test_both_engines_see_the_same_map_and_the_same_head():
     pytest.importorskip("detectron2")
-    one, other = (make((kind.values[0], SINGLE)).eval() for kind in ENGINES)
+    one, other = (make((kind.values[0], C4)).eval() for kind in ENGINES)
     other.backbone.load_state_dict(one.backbone.state_dict())
     images, _ = examples()
     batch, _ = batch_images(images)
@@ -111,14 +111,14 @@ def test_both_engines_see_the_same_map_and_the_same_head():
 
 def test_a_backbone_that_cannot_be_split_is_refused():
     with pytest.raises(ValueError, match=r"torchvision:mobilenet_v3_small cannot be split"):
-        make((TorchvisionDetectorConfig, SINGLE), spec="torchvision:mobilenet_v3_small")
+        make((TorchvisionFasterRCNNConfig, C4), spec="torchvision:mobilenet_v3_small")
 
 
 def test_levels_that_are_not_asked_for_do_not_matter():
     backbone = build_backbone("nasnet_a:1@96", out=("c4",))
     from detection.models.build import build_detector
 
-    config = TorchvisionDetectorConfig(**SINGLE, anchor_sizes=[16])
+    config = TorchvisionFasterRCNNConfig(**C4, anchor_sizes=[16])
     detector = build_detector(backbone, num_classes=1, config=config).eval()
     with torch.inference_mode():
         assert len(detector.predict([torch.rand(3, 64, 64)])) == 1

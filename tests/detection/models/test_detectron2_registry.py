@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from small_detectors import SINGLE, examples, make
+from small_detectors import C4, examples, make
 
 pytest.importorskip("detectron2")
 pytest.importorskip("detection.models.detectron2.registry")  # hides the warnings of a first import
@@ -22,7 +22,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from backbone.models.backbone import build_backbone
-from detection.config import Detectron2DetectorConfig, TorchvisionDetectorConfig
+from detection.models.config import Detectron2FasterRCNNConfig, TorchvisionFasterRCNNConfig
 from detection.models.detectron2.registry import (
     NasdetBackbone,
     add_nasdet_config,
@@ -88,9 +88,9 @@ def test_the_backbone_gets_the_pixels_that_it_expects(order, mean, std):
 
 
 def test_detectron2_s_model_finds_the_boxes_that_our_detector_finds():
-    options = {"anchor_sizes": [32, 64, 128, 256, 512], "proposals_test": 1000}
-    options |= {"rpn_candidates_test": 1000}
-    ours = make((Detectron2DetectorConfig, options)).eval()
+    options = {"anchor_sizes": [32, 64, 128, 256, 512], "rpn_post_nms_top_n_test": 1000}
+    options |= {"rpn_pre_nms_top_n_test": 1000}
+    ours = make((Detectron2FasterRCNNConfig, options)).eval()
     model = build_model(small_cfg()).eval()
     model.load_state_dict(to_detectron2_state(ours))
     images, _ = examples()  # of different sizes, so that one of them is padded
@@ -216,8 +216,8 @@ def test_what_does_not_fit_is_refused(options, message):
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        ((TorchvisionDetectorConfig, {}), "TorchvisionDetector"),
-        ((Detectron2DetectorConfig, SINGLE), "Detectron2Detector"),
+        ((TorchvisionFasterRCNNConfig, {}), "TorchvisionFasterRCNN"),
+        ((Detectron2FasterRCNNConfig, C4), "Detectron2FasterRCNN"),
     ],
     ids=["torchvision", "none"],
 )

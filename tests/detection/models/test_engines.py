@@ -1,22 +1,24 @@
-"""What every kind of detector of both engines does."""
+"""Properties of all detectors of both libraries."""
 
 import copy
+from importlib.util import find_spec
 
 import pytest
 import torch
 
 from backbone.models.backbone import build_backbone
 from backbone.models.normalization import FrozenBatchNorm2d
-from detection.config import (
+from detection.models.checkpoint import DetectorInfo, load_detector, save_detector
+from detection.models.config import (
     Detectron2CascadeConfig,
-    Detectron2DetectorConfig,
+    Detectron2FasterRCNNConfig,
     Detectron2RetinaNetConfig,
-    TorchvisionDetectorConfig,
+    RetinaNetConfig,
+    TorchvisionFasterRCNNConfig,
     TorchvisionRetinaNetConfig,
 )
-from detection.models.checkpoint import ENGINES, DetectorInfo, load_detector, save_detector
-from detection.structures import Target
-from small_detectors import KINDS, SINGLE, SMALL, examples, make, needs_detectron2
+from detection.structures import Target, batch_images
+from small_detectors import C4, KINDS, RCNNS, SMALL, examples, make, needs_detectron2, small_config
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -25,27 +27,48 @@ def summed(detector):
     images, targets = examples()
     torch.manual_seed(0)
     losses = detector.losses(images, targets)
-    assert all(torch.isfinite(loss) for loss in losses.values()), losses
     return torch.stack(list(losses.values())).sum(), losses
 
 
-@pytest.mark.parametrize("options", [{}, {"neck_norm": "batch", "frozen_stages": 2}], ids=str)
+def is_box_loss(name):
+    return any(word in name for word in ("loc", "box_reg"))
+
+
+@pytest.mark.parametrize("options", [{}, {"fpn_norm": "batch", "frozen_stages": 2}], ids=str)
 @each_kind
-def test_losses_are_finite_and_reach_every_weight_that_learns(kind, options):
+def test_losses_are_positive_and_reach_every_weight_that_learns(kind, options):
     detector = make(kind, **options).train()
-    total, _ = summed(detector)
+    total, losses = summed(detector)
+    # Of boxes and of classes, each of the proposals, if any, and of every head.
+    heads = 4 if issubclass(kind[0], Detectron2CascadeConfig) else 2
+    assert len(losses) == (2 if issubclass(kind[0], RetinaNetConfig) else 2 * heads)
+    assert 2 * sum(map(is_box_loss, losses)) == len(losses)
+    # An untrained classifier of objects against background has a loss of log 2 per anchor.
+    assert all(0 < loss.item() < 10 for loss in losses.values()), losses
     total.backward()
     idle = [n for n, p in detector.named_parameters() if p.requires_grad and p.grad is None]
     assert not idle
     assert any(not p.requires_grad for p in detector.parameters()) == bool(options)
 
 
+@pytest.mark.parametrize("kind", RCNNS)
+def test_losses_of_one_level_and_shared_boxes_reach_every_weight(kind):
+    detector = make(kind, roi_num_levels=1, class_agnostic_boxes=True).train()
+    total, losses = summed(detector)
+    assert len(losses) == 4
+    total.backward()
+    assert all(p.grad is not None for p in detector.parameters())
+
+
 @each_kind
-def test_an_image_without_objects_can_be_trained_on(kind):
+def test_an_image_without_objects_has_losses_of_classes_alone(kind):
     detector = make(kind).train()
     nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     losses = detector.losses([torch.rand(3, 64, 64)], [nothing])
-    assert all(torch.isfinite(loss) for loss in losses.values())
+    for name, loss in losses.items():
+        assert (loss.item() == 0) == is_box_loss(name), losses
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(p.grad.isfinite().all() for p in detector.parameters() if p.grad is not None)
 
 
 @each_kind
@@ -67,7 +90,7 @@ def test_detections_lie_inside_their_own_image_and_come_best_first(kind):
 @each_kind
 def test_the_loss_falls_on_images_seen_again(kind):
     # Batches of two images move batch normalization's statistics about.
-    detector = make(kind, neck_norm="batch").train()
+    detector = make(kind, fpn_norm="batch").train()
     optimizer = torch.optim.AdamW(detector.parameters(), lr=3e-3)
     totals = []
     for _ in range(10):
@@ -85,7 +108,7 @@ def test_a_detector_s_file_builds_it_again(kind, tmp_path):
     detector = make(kind, frozen_stages=1).train()
     summed(detector)  # moves running statistics
     info = DetectorInfo(
-        config=kind[0](**(SMALL | kind[1] | {"frozen_stages": 1})),
+        config=small_config(kind, frozen_stages=1),
         class_names=("a", "b", "c"),
         category_ids=(1, 2, 3),
         shortest_side_px=64,
@@ -132,11 +155,11 @@ def test_the_weights_of_a_backbone_s_file_fit(kind):
 
 
 @each_kind
-def test_the_weight_of_places_weighs_their_losses_alone(kind):
+def test_box_loss_weight_weighs_box_losses_alone(kind):
     _, plain = summed(make(kind).train())
     _, doubled = summed(make(kind, box_loss_weight=2.0).train())
     for name, loss in plain.items():
-        factor = 2 if any(word in name for word in ("loc", "box_reg")) else 1
+        factor = 2 if is_box_loss(name) else 1
         torch.testing.assert_close(doubled[name], factor * loss)
 
 
@@ -199,9 +222,9 @@ def test_a_cascade_has_three_heads_with_rising_demands():
 @pytest.mark.detectron2
 def test_detectron2_s_parts_are_those_of_its_own_configs():
     pytest.importorskip("detectron2")
-    config = Detectron2DetectorConfig()
+    config = Detectron2FasterRCNNConfig()
     torch.manual_seed(0)
-    detector = make((Detectron2DetectorConfig, vars_of(config)), num_classes=80)
+    detector = make((Detectron2FasterRCNNConfig, vars_of(config)), num_classes=80)
     rpn, heads = detector.rpn, detector.roi_heads
     assert (rpn.smooth_l1_beta, rpn.box_reg_loss_type) == (0.0, "smooth_l1")
     assert rpn.loss_weight == {"loss_rpn_cls": 1.0, "loss_rpn_loc": 1.0}
@@ -219,34 +242,73 @@ def vars_of(config):
     return {name: getattr(config, name) for name in SMALL}
 
 
-def test_every_kind_has_a_name_in_files():
-    kinds = {
-        TorchvisionDetectorConfig,
-        TorchvisionRetinaNetConfig,
-        Detectron2DetectorConfig,
-        Detectron2CascadeConfig,
-        Detectron2RetinaNetConfig,
-    }
-    assert set(ENGINES.values()) == kinds
+@pytest.mark.parametrize("kind", RCNNS)
+def test_class_agnostic_boxes_are_one_per_proposal(kind):
+    detector = make(kind, class_agnostic_boxes=True).eval()
+    assert detector.roi_heads.box_predictor.bbox_pred.out_features == 4
+    with torch.inference_mode():
+        detections = detector.predict([torch.rand(3, 64, 64)])[0]
+    boxes = {tuple(box) for box in detections.boxes.round().tolist()}
+    # Every proposal comes back once per class, with the same box.
+    assert len(boxes) < len(detections.boxes)
+
+
+@pytest.mark.parametrize("kind", RCNNS)
+def test_roi_align_reads_as_many_levels_as_asked_for(kind):
+    detector = make(kind, roi_num_levels=1).eval()
+    pooler = getattr(detector.roi_heads, "box_roi_pool", None) or detector.roi_heads.box_pooler
+    assert len(getattr(pooler, "level_poolers", getattr(pooler, "featmap_names", ()))) == 1
+    with torch.inference_mode():
+        assert len(detector.predict([torch.rand(3, 64, 64)])[0].boxes) > 0
+
+
+@pytest.mark.parametrize("kind", RCNNS)
+def test_the_fpn_takes_the_levels_that_the_backbone_gives(kind):
+    detector = make(kind, out=("c3", "c4"), anchor_sizes=[16, 32, 64]).eval()
+    with torch.inference_mode():
+        assert len(detector.predict([torch.rand(3, 64, 64)])) == 1
+
+
+def test_images_are_padded_below_and_to_the_right_to_multiples_of_32():
+    batch, sizes = batch_images([torch.ones(3, 40, 64), torch.ones(3, 33, 20)])
+    assert batch.shape == (2, 3, 64, 64)
+    assert sizes == [(40, 64), (33, 20)]
+    assert batch[1, :, :33, :20].all()
+    assert not batch[1, :, 33:].any()
+    assert not batch[1, :, :, 20:].any()
+
+
+@pytest.mark.skipif(bool(find_spec("detectron2")), reason="detectron2 is installed")
+def test_without_detectron2_its_engine_says_how_to_get_it():
+    with pytest.raises(ImportError, match=r"detectron2 needs detectron2.*install it as"):
+        make((Detectron2FasterRCNNConfig, {}))
 
 
 @pytest.mark.parametrize(
     ("config", "options", "message"),
     [
-        (TorchvisionDetectorConfig, {"neck": "bifpn"}, r"unknown neck 'bifpn'; choose from"),
-        (TorchvisionRetinaNetConfig, SINGLE, r"RetinaNet needs neck=fpn, not 'none'"),
-        (Detectron2RetinaNetConfig, SINGLE, r"RetinaNet needs neck=fpn, not 'none'"),
-        (Detectron2CascadeConfig, SINGLE, r"a cascade needs neck=fpn, not 'none'"),
+        (TorchvisionFasterRCNNConfig, {"neck": "bifpn"}, r"unknown neck 'bifpn'; choose from"),
+        (TorchvisionFasterRCNNConfig, {"neck": "none"}, r"neck=none is now called neck=c4"),
+        (Detectron2CascadeConfig, C4, r"a cascade needs neck=fpn, not 'c4'"),
         (
             Detectron2CascadeConfig,
             {"class_agnostic_boxes": False},
             r"a cascade needs class_agnostic_boxes=true",
         ),
-        (TorchvisionDetectorConfig, {"frozen_stages": -1}, r"frozen_stages must be at least 0"),
-        (TorchvisionDetectorConfig, {"frozen_stages": 6}, r"frozen_stages must be at most 5"),
-        (TorchvisionDetectorConfig, {"box_loss_weight": 0.0}, r"box_loss_weight must be above 0"),
-        (TorchvisionDetectorConfig, {"crop_side": 0}, r"crop_side must be at least 1, not 0"),
+        (TorchvisionFasterRCNNConfig, {"frozen_stages": -1}, r"frozen_stages must be at least 0"),
+        (TorchvisionFasterRCNNConfig, {"frozen_stages": 6}, r"frozen_stages must be at most 5"),
+        (TorchvisionFasterRCNNConfig, {"box_loss_weight": 0.0}, r"box_loss_weight must be above 0"),
+        (
+            TorchvisionFasterRCNNConfig,
+            {"roi_pool_size": 0},
+            r"roi_pool_size must be at least 1, not 0",
+        ),
         (TorchvisionRetinaNetConfig, {"anchor_sizes": [8]}, r"anchor_sizes needs one size per"),
+        (
+            TorchvisionFasterRCNNConfig,
+            {"anchor_sizes": [8, 16]},
+            r"one size per level, 4 for .* not 2",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(config, options, message):
