@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from backbone.cells.genotype import Genotype
 from backbone.config import MIN_WIDTH, require_at_least
 from backbone.io.provenance import to_builtins
-from backbone.io.runtime import choose_device
+from backbone.io.runtime import choose_device, limited_threads
 from detection.config import DetectionDataConfig, DetectorRecipe, require_choice
 from detection.models.config import DetectorConfig
 
@@ -173,7 +173,6 @@ class DetectionReward:
         """
         import torch
 
-        from backbone.io.runtime import limited_threads
         from detection.engine.train_step import seed_step, training_steps
 
         config, (train, _) = self.config, self._splits

@@ -67,6 +67,8 @@ PLACES = {
         "training.data.root=/data/c",
     ],
     "reward=proxy_paper": ["reward.data_root=/data"],
+    "size=retinanet_small": ["detector=torchvision_retinanet"],
+    "size=retinanet_medium": ["detector=detectron2_retinanet"],
 }
 
 
@@ -84,6 +86,19 @@ def settings(tool, *overrides):
 @pytest.mark.parametrize("tool", TOOLS)
 def test_every_tool_has_a_config_that_fits_its_schema(tool):
     assert settings(tool).out
+
+
+@pytest.mark.parametrize("tool", ["train_detector", "run_pipeline", "compare_backbones"])
+def test_the_default_size_fits_the_detector(tool):
+    group = "detector" if tool == "train_detector" else "detector@training.detector"
+    extra = ["reward.data_root=/data"] if tool == "run_pipeline" else []
+
+    def detector(name):
+        config = settings(tool, f"{group}={name}", *extra)
+        return config.detector if tool == "train_detector" else config.training.detector
+
+    assert detector("torchvision_retinanet").topk_candidates == 200
+    assert detector("detectron2_cascade").box_head_dim == 256
 
 
 @pytest.mark.parametrize(("tool", "choice"), CHOICES, ids=lambda value: value)
