@@ -127,7 +127,7 @@ class DetectionReward:
         return {"config": self.config}
 
     @property
-    def unseen(self) -> None:
+    def test_reward(self) -> None:
         """COCO's test images have no public annotations."""
 
     @property

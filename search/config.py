@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from backbone.cells.genotype import COMBINATIONS, NASNET_OPERATIONS
@@ -9,7 +10,17 @@ from backbone.config import MIN_SIDE_PX, MIN_WIDTH, STEMS, require_at_least
 
 CELLS = ("normal", "reduction")
 CONCATENATIONS = ("unused", "all")
-PRECISIONS = ("auto", "float32", "bfloat16")
+
+RENAMED_SETTINGS: Mapping[str, str] = {
+    "best_share": "best_fraction",
+    "straggler_share": "straggler_fraction",
+    "failed_share": "failed_fraction",
+    "lost_share": "lost_fraction",
+}
+"""Former name of a setting -> its name now."""
+RENAMED_CHOICES: Mapping[str, str] = {"reward=shared": "reward=supernet"}
+"""Former choice of a group -> its name now."""
+
 COST_MEASURES = ("none", "mult_adds", "parameters", "latency_ms")
 
 
@@ -120,198 +131,6 @@ class NsgaConfig(StrategyConfig):
 
     def __post_init__(self) -> None:
         require_at_least(2, population_size=self.population_size)
-
-
-@dataclass(kw_only=True, slots=True)
-class RewardConfig:
-    """Base of what can reward a genotype; the subclass chooses how."""
-
-
-@dataclass(kw_only=True, slots=True)
-class ProxyConfig(RewardConfig):
-    """The cheap training whose validation accuracy is a genotype's reward."""
-
-    data_root: str
-    """Image folder with ``train`` and ``val``, or the place of CIFAR-10; images of one size."""
-    num_cells: int
-    """N: normal cells per stack, at least 1 (paper, appendix A.6: 2)."""
-    first_filters: int
-    """Width of the first stack's cells, a multiple of 4. The same for every genotype, so F of
-    N @ F varies with the number of states that a cell concatenates."""
-    stem_stride: int = 1
-    """1 as in the paper's CIFAR network. 2 computes all cells on a quarter of the pixels, as a
-    network for larger images does, at a quarter to a third of the cost."""
-    epochs: int
-    """Passes over the training images (paper, appendix A.6: 20)."""
-    rungs: list[int] = field(default_factory=list)
-    """Epochs before the last one after which the accuracy is reported, so that ``pruning`` can stop
-    the training there: increasing, at least 1."""
-    batch_size: int
-    """Images per step."""
-    learning_rate: float
-    """At the first step; lowered to 0 along half a cosine."""
-    weight_decay: float
-    """L2 penalty of every weight (paper, appendix A.6)."""
-    max_train_images: int = 0
-    """Train on this many images, the same for all trials; 0 for all."""
-    max_val_images: int = 0
-    """Score on this many images, the same for all trials; 0 for all."""
-    held_out_images: int = 0
-    """Score on this many images taken out of the training split, and leave the ``val`` split
-    alone, on which the winner is tested in the end (paper, appendix A.1: 5000 of CIFAR-10's); 0
-    scores on the ``val`` split."""
-    grayscale: bool = False
-    """Whether images lose their colours, for data whose colours tell nothing."""
-    crop_padding_px: int = 4
-    """Images are shifted by up to this many pixels, reflected at the border."""
-    horizontal_flip: bool = True
-    """Whether half of the images are mirrored."""
-    gradient_clip: float = 5.0
-    """Greatest norm of the whole gradient; 0 for no limit."""
-    device: str = "auto"
-    """torch's name of a device; ``auto`` is the first GPU if there is one."""
-    num_threads: int = 0
-    """Threads of a training on the CPU; 1 is right for small networks and where cores are shared,
-    0 leaves torch's own number."""
-    precision: str = "auto"
-    """``float32``; ``bfloat16`` for mixed precision; ``auto`` for ``bfloat16`` on GPUs that are
-    built for it, and ``float32`` elsewhere."""
-    cuda_graphs: bool = True
-    """Whether a GPU replays a captured training step, where it can be captured."""
-    download: bool = False
-    """Whether CIFAR-10 may be fetched into ``data_root``."""
-
-    def __post_init__(self) -> None:
-        require_at_least(
-            1, num_cells=self.num_cells, epochs=self.epochs, batch_size=self.batch_size
-        )
-        require_at_least(
-            0,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            max_train_images=self.max_train_images,
-            max_val_images=self.max_val_images,
-            held_out_images=self.held_out_images,
-            crop_padding_px=self.crop_padding_px,
-            gradient_clip=self.gradient_clip,
-            num_threads=self.num_threads,
-        )
-        if self.first_filters < MIN_WIDTH:
-            raise ValueError(
-                f"first_filters must be at least {MIN_WIDTH}, not {self.first_filters}"
-            )
-        if self.rungs != sorted({rung for rung in self.rungs if 1 <= rung < self.epochs}):
-            raise ValueError(
-                f"rungs must be increasing epochs from 1 to {self.epochs - 1}, not {self.rungs}"
-            )
-        if self.stem_stride not in (1, 2):
-            raise ValueError(f"stem_stride must be 1 or 2, not {self.stem_stride}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"unknown precision {self.precision!r}; choose from {PRECISIONS}")
-
-
-@dataclass(kw_only=True, slots=True)
-class SharedConfig(ProxyConfig):
-    """Weight sharing: one training for a whole space; see ``search.rewards.supernet``.
-
-    The other settings are those of this one training and of the network of each path.
-    """
-
-    weights: str
-    """The trained network's ``.safetensors``. If it is not there, it is trained first."""
-    space: SpaceConfig
-    """All genotypes that it holds."""
-    seed: int = 0
-    """Of its training; a trial's seed changes nothing."""
-
-    def __post_init__(self) -> None:
-        ProxyConfig.__post_init__(self)
-        if not self.weights.endswith(".safetensors"):
-            raise ValueError(f"weights must name a .safetensors file, not {self.weights!r}")
-        if self.rungs:
-            raise ValueError("with shared weights trials are not trained, so there are no rungs")
-
-
-ZERO_COST_SCORES = ("synflow", "naswot", "grad_norm", "snip", "num_parameters")
-
-
-@dataclass(kw_only=True, slots=True)
-class ZeroCostConfig(RewardConfig):
-    """A score of the proxy network before any training; see ``search.rewards.zero_cost``."""
-
-    score: str = "naswot"
-    """``synflow``, ``naswot``, ``grad_norm``, ``snip``, or ``num_parameters``, the bar that the
-    others have to clear."""
-    batch_size: int = 64
-    """Training images in the one batch that the score sees."""
-
-    def __post_init__(self) -> None:
-        if self.score not in ZERO_COST_SCORES:
-            raise ValueError(f"unknown score {self.score!r}; choose from {ZERO_COST_SCORES}")
-        # Batch normalization and NASWOT's kernel compare images with one another.
-        require_at_least(2, batch_size=self.batch_size)
-
-
-MIN_GENOTYPES = 5
-"""With fewer, an interval of a rank correlation says nothing."""
-
-
-@dataclass(kw_only=True, slots=True)
-class FidelityConfig:
-    """Rank correlation of proxy rewards with a reference; see ``search.analysis.fidelity``."""
-
-    num_genotypes: int
-    """Random genotypes that are rewarded, all different; at least 5."""
-    wanted_tau: float
-    """Kendall's tau that a cheap reward has to keep, -1 to 1: the lower end of its interval."""
-    space: SpaceConfig = field(default_factory=SpaceConfig)
-    seed: int = 0
-    """Of the genotypes and of the dear reward; the cheap ones, and the dear one when it is
-    measured against itself, have the next seed, so that shared luck is not taken for agreement."""
-    confidence: float = 0.95
-    """Of the two-sided intervals, above 0 and below 1."""
-    num_resamples: int = 5000
-    """Bootstrap samples behind an interval."""
-    progress: bool = True
-    """Whether a progress bar is shown."""
-
-    def __post_init__(self) -> None:
-        require_at_least(MIN_GENOTYPES, num_genotypes=self.num_genotypes)
-        require_at_least(100, num_resamples=self.num_resamples)
-        if not -1 <= self.wanted_tau <= 1:
-            raise ValueError(f"wanted_tau must be from -1 to 1, not {self.wanted_tau}")
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, not {self.confidence}")
-
-
-@dataclass(kw_only=True, slots=True)
-class SharingConfig:
-    """How well shared weights order genotypes as stand-alone training does."""
-
-    table: str
-    """Rewards after stand-alone training; see ``search.rewards.tabular``."""
-    num_genotypes: int = 0
-    """Score so many of the table's, drawn at random; 0 for all."""
-    best_share: float = 0.25
-    """The order is also looked at among the best of them by the table, which a search has to tell
-    apart in the end: this share, above 0, at most 1."""
-    seed: int = 0
-    """Of the draw."""
-    confidence: float = 0.95
-    """Of the two-sided intervals, above 0 and below 1."""
-    num_resamples: int = 5000
-    """Bootstrap samples behind an interval."""
-    progress: bool = True
-    """Whether progress bars are shown."""
-
-    def __post_init__(self) -> None:
-        if self.num_genotypes:
-            require_at_least(MIN_GENOTYPES, num_genotypes=self.num_genotypes)
-        require_at_least(100, num_resamples=self.num_resamples)
-        if not 0 < self.best_share <= 1:
-            raise ValueError(f"best_share must be above 0 and at most 1, not {self.best_share}")
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, not {self.confidence}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -487,51 +306,3 @@ class SearchConfig:
         require_at_least(1, num_trials=self.num_trials, reevaluation_seeds=self.reevaluation_seeds)
         require_at_least(0, num_reevaluated=self.num_reevaluated, history_lag=self.history_lag)
         require_at_least(0.01, heartbeat_seconds=self.heartbeat_seconds)
-
-
-@dataclass(kw_only=True, slots=True)
-class CellComparisonConfig:
-    """Cells trained alike, each at the width that makes all cost the same."""
-
-    mult_adds: float
-    """Of one image through each network: millions."""
-    num_seeds: int = 3
-    """Trainings of each network."""
-    seed: int = 1000
-    """Of the first training; the others have those after it. Other seeds than a search's."""
-    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
-    """Where trainings run."""
-    progress: bool = True
-    """Whether a progress bar is shown."""
-
-    def __post_init__(self) -> None:
-        require_at_least(1, num_seeds=self.num_seeds)
-        if not self.mult_adds > 0:
-            raise ValueError(f"mult_adds must be above 0 (millions), not {self.mult_adds}")
-
-
-@dataclass(kw_only=True, slots=True)
-class SimulationConfig:
-    """Workers that only pretend to train."""
-
-    num_workers: int = 500
-    """Paper, section 4: 500 GPUs."""
-    mean_seconds: float = 8640.0
-    """Of a training that is no straggler: 500 GPUs for 4 days make 20,000 (paper, section 4)."""
-    spread: float = 0.3
-    """Standard deviation of the logarithm of that time, which is normal."""
-    straggler_share: float = 0.05
-    """Share of trainings that take ``straggler_factor`` times as long."""
-    straggler_factor: float = 3.0
-    """At least 1."""
-    failed_share: float = 0.02
-    """Share that fails at its end."""
-    lost_share: float = 0.01
-    """Share whose worker is lost on the way; they are done again."""
-
-    def __post_init__(self) -> None:
-        require_at_least(1, num_workers=self.num_workers, straggler_factor=self.straggler_factor)
-        require_at_least(0, mean_seconds=self.mean_seconds, spread=self.spread)
-        for name in ("straggler_share", "failed_share", "lost_share"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}")

@@ -67,6 +67,7 @@ PLACES = {
         "training.data.root=/data/c",
     ],
     "reward=proxy_paper": ["reward.data_root=/data"],
+    "reward=table": ["reward.path=rewards.jsonl"],
     "size=retinanet_small": ["detector=torchvision_retinanet"],
     "size=retinanet_medium": ["detector=detectron2_retinanet"],
 }

@@ -14,7 +14,7 @@ from torchvision import datasets, transforms
 from backbone.cells.genotype import Genotype
 from backbone.io.runtime import choose_device
 from backbone.training.images import SPLIT_NAMES
-from search.config import ProxyConfig
+from search.rewards.config import ProxyConfig
 from search.rewards.fit import MOMENTUM, ProxyNetwork
 from search.rewards.image_tensors import ImageTensors, split_indices
 

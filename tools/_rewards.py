@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from backbone.config import Choice
 from detection.reward import DetectionRewardConfig
-from search.config import ProxyConfig, SharedConfig
+from search.rewards import REWARDS
+from search.rewards.config import ProxyConfig
 
 if TYPE_CHECKING:
-    from search.config import ZeroCostConfig
     from search.rewards.base import Reward
+    from search.rewards.config import ZeroCostConfig
+
+DETECTION = Choice(DetectionRewardConfig, "detection.reward:DetectionReward")
 
 
 def build_reward(config: Any) -> Reward:
@@ -20,21 +24,10 @@ def build_reward(config: Any) -> Reward:
         TypeError: if there is no reward for settings of that type.
         ValueError: if its data are not fit for it.
     """
-    match config:
-        case SharedConfig():
-            from search.rewards.supernet_reward import SharedAccuracy
-
-            return SharedAccuracy(config)
-        case ProxyConfig():
-            from search.rewards.proxy import ProxyAccuracy
-
-            return ProxyAccuracy(config)
-        case DetectionRewardConfig():
-            from detection.reward import DetectionReward
-
-            return DetectionReward(config)
-        case _:
-            raise TypeError(f"no reward for {type(config).__name__}")
+    for choice in (*REWARDS.values(), DETECTION):
+        if type(config) is choice.config:
+            return choice.load()(config)
+    raise TypeError(f"no reward for {type(config).__name__}")
 
 
 def build_score(config: ZeroCostConfig | None, proxy: Any) -> Reward | None:

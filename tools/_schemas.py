@@ -44,14 +44,14 @@ from search.config import (
     ExecutorConfig,
     LocalConfig,
     NsgaConfig,
-    ProxyConfig,
     RandomConfig,
     RayConfig,
     SearchConfig,
-    SharedConfig,
     SpaceConfig,
     TpeConfig,
 )
+from search.rewards import REWARDS
+from search.rewards.config import ProxyConfig
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -261,8 +261,7 @@ def register_schemas() -> None:
         ("strategy", "evolution_schema", EvolutionConfig),
         ("strategy", "tpe_schema", TpeConfig),
         ("strategy", "nsga2_schema", NsgaConfig),
-        ("reward", "proxy_schema", ProxyConfig),
-        ("reward", "shared_schema", SharedConfig),
+        *(("reward", f"{name}_schema", choice.config) for name, choice in REWARDS.items()),
         ("reward", "detection_schema", DetectionRewardConfig),
         ("executor", "inline_schema", ExecutorConfig),
         ("executor", "local_schema", LocalConfig),

@@ -6,20 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from _run import LoggerConfig
-from search.config import (
+from search.analysis.config import (
     CellComparisonConfig,
-    CostConfig,
-    ExecutorConfig,
     FidelityConfig,
-    ProxyConfig,
-    SearchConfig,
-    SharedConfig,
-    SharingConfig,
     SimulationConfig,
-    SpaceConfig,
-    StrategyConfig,
-    ZeroCostConfig,
+    SupernetRankingConfig,
 )
+from search.config import CostConfig, ExecutorConfig, SearchConfig, SpaceConfig, StrategyConfig
+from search.rewards.config import ProxyConfig, SupernetConfig, ZeroCostConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -68,19 +62,19 @@ class MeasureFidelity(FidelityConfig):
 
     def __post_init__(self) -> None:
         FidelityConfig.__post_init__(self)
-        if isinstance(self.reward, SharedConfig):
+        if isinstance(self.reward, SupernetConfig):
             raise ValueError("shared weights are compared with a table: see measure_sharing")
         for score in self.zero_cost:
             ZeroCostConfig(score=score, batch_size=self.zero_cost_batch_size)
 
 
 @dataclass(kw_only=True, slots=True)
-class MeasureSharing(SharingConfig):
+class MeasureSharing(SupernetRankingConfig):
     """What ``measure_sharing`` takes."""
 
     out: str
     """The run's folder."""
-    reward: SharedConfig
+    reward: SupernetConfig
     """The shared network; its space is the table's."""
     logger: LoggerConfig
     """Where figures are logged."""

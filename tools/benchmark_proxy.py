@@ -68,12 +68,12 @@ class Contenders:
         from contextlib import ExitStack
 
         from search.randomness import stream
-        from search.rewards.proxy import ProxyAccuracy
+        from search.rewards.proxy import ProxyReward
         from search.space import build_space
 
         self._settings = settings
         self._stack = ExitStack()
-        self._reward = ProxyAccuracy(settings.reward)
+        self._reward = ProxyReward(settings.reward)
         space, random = build_space(settings.space), stream("benchmark", settings.seed)
         self._genotypes = [
             space.to_genotype(space.sample(random)) for _ in range(settings.num_genotypes)

@@ -21,8 +21,8 @@ from _run import log_images, plain_errors, start_run
 from _search_schemas import MeasureFidelity
 
 if TYPE_CHECKING:
-    from search.config import ProxyConfig
     from search.rewards.base import Reward
+    from search.rewards.config import ProxyConfig
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="measure_fidelity")
@@ -38,10 +38,10 @@ def main(config: DictConfig) -> None:
         }
         from backbone.io.text_tables import text_table
         from search.analysis.fidelity import measure_fidelity
-        from search.rewards.proxy import ProxyAccuracy
+        from search.rewards.proxy import ProxyReward
 
-        dear = ProxyAccuracy(settings.reward)
-        cheap: dict[str, Reward] = {name: ProxyAccuracy(proxy) for name, proxy in proxies.items()}
+        dear = ProxyReward(settings.reward)
+        cheap: dict[str, Reward] = {name: ProxyReward(proxy) for name, proxy in proxies.items()}
         result = measure_fidelity(
             settings, run.out, dear=dear, cheap=cheap | zero_cost_rewards(settings)
         )
@@ -74,7 +74,7 @@ def changed(proxy: ProxyConfig, changes: dict[str, Any]) -> ProxyConfig:
 
 def zero_cost_rewards(settings: MeasureFidelity) -> dict[str, Reward]:
     """Return the scores without training that are asked for."""
-    from search.config import ZeroCostConfig
+    from search.rewards.config import ZeroCostConfig
     from search.rewards.zero_cost import ZeroCostReward
 
     return {

@@ -1,11 +1,11 @@
 r"""Measure how well a shared network orders cells as stand-alone training does.
 
 Trains the network of a table's space, unless it is there, and scores the table's cells with it.
-Writes sharing.json, sharing.png and shared.safetensors.
+Writes sharing.json, sharing.png and supernet.safetensors.
 
 python tools/measure_sharing.py table=docs/data/cifar10_648.jsonl reward.data_root=/data/cifar10 \
     reward.first_filters=8 reward.held_out_images=5000
-python tools/measure_sharing.py table=table.jsonl reward.weights=runs/search/shared.safetensors
+python tools/measure_sharing.py table=table.jsonl reward.weights=runs/search/supernet.safetensors
 """
 
 import hydra

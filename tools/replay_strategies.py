@@ -39,12 +39,13 @@ def main(config: DictConfig) -> None:
         from backbone.io.files import write_json
         from backbone.io.provenance import to_builtins
         from backbone.io.text_tables import text_table
-        from search.analysis.replay import best_share, draw_replays, summarize
+        from search.analysis.replay import draw_replays, summarize, top_fraction_threshold
+        from search.rewards.config import TableConfig
         from search.rewards.tabular import TableReward
 
-        table = TableReward(settings.table)
+        table = TableReward(TableConfig(path=settings.table))
         rewards = [row.reward for row in table.rows]
-        target = best_share(table, settings.share)
+        target = top_fraction_threshold(table, settings.share)
         replays = replay_all(table, strategies, settings)
         found = [
             summarize(name, runs, target=target, table_size=len(rewards))

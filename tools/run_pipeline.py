@@ -70,7 +70,7 @@ def _make_data(settings: RunPipeline) -> None:
 
 
 def _search(settings: RunPipeline, out: Path, loggers: Sequence[Logger]) -> tuple[Path, float]:
-    from search.rewards.proxy import ProxyAccuracy
+    from search.rewards.proxy import ProxyReward
     from search.study.study import TrialRecord, search_cells
 
     def log(trial: TrialRecord) -> None:
@@ -78,7 +78,7 @@ def _search(settings: RunPipeline, out: Path, loggers: Sequence[Logger]) -> tupl
             if trial.reward is not None:
                 logger.log_metrics({"reward": trial.reward}, step=trial.number)
 
-    result = search_cells(settings.search, out, reward=ProxyAccuracy(settings.reward), on_trial=log)
+    result = search_cells(settings.search, out, reward=ProxyReward(settings.reward), on_trial=log)
     _say("search", result.describe(), result.seconds, skipped=result.skipped)
     log_images(loggers, "cells", [out / "cells.png"])
     return result.path, result.seconds

@@ -21,14 +21,15 @@ from backbone.cells.genotype import Genotype
 from backbone.config import MIN_WIDTH
 from backbone.io.files import write_text
 from backbone.profile.complexity import count_mult_adds
+from search.analysis.config import CellComparisonConfig
 from search.analysis.reward_log import MeasurementLog
-from search.config import CellComparisonConfig, ProxyConfig
 from search.execution.local import run_tasks, running_executor
 from search.execution.worker import Evaluator, Task
 from search.rewards.base import ReportStep
+from search.rewards.config import ProxyConfig
 from search.rewards.fit import ProxyNetwork, train_proxy
 from search.rewards.image_tensors import ImageTensors
-from search.rewards.proxy import ProxyAccuracy
+from search.rewards.proxy import ProxyReward
 
 LOG_NAME = "measurements.jsonl"
 MEASURED_WIDTH = 8
@@ -39,13 +40,13 @@ MEASURED_WIDTH = 8
 class ScaledAccuracy:
     """A proxy training's accuracy, 0 to 1, of networks that are as wide as their cost allows."""
 
-    base: ProxyAccuracy
+    base: ProxyReward
     """Training and images; its ``first_filters`` is not used."""
     mult_adds: float
     """That each network comes as near to as a whole number of filters can."""
 
     @property
-    def unseen(self) -> None:
+    def test_reward(self) -> None:
         """Which images it scores on is the base's to say."""
 
     @property
@@ -157,7 +158,7 @@ def compare_cells(
         FloatingPointError: if a training fails; the others are saved.
         ValueError: if cells cannot be scaled to the cost.
     """
-    reward = ScaledAccuracy(ProxyAccuracy(proxy, is_test=True), config.mult_adds * 1e6)
+    reward = ScaledAccuracy(ProxyReward(proxy, is_test=True), config.mult_adds * 1e6)
     images = reward.base.tensors[0]
     sizes = {
         name: scaled(genotype, proxy, images, mult_adds=reward.mult_adds)[1]

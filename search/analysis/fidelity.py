@@ -18,6 +18,7 @@ from tqdm import tqdm
 from backbone.cells.genotype import Genotype
 from backbone.io.files import write_json
 from backbone.io.provenance import Provenance
+from search.analysis.config import MIN_GENOTYPES, FidelityConfig
 from search.analysis.rank_correlation import kendall_tau
 from search.analysis.recommendation import (
     Comparison,
@@ -29,7 +30,6 @@ from search.analysis.recommendation import (
 )
 from search.analysis.reward_log import Measurement, MeasurementLog
 from search.analysis.scatter import Panel, draw_scatter
-from search.config import MIN_GENOTYPES, FidelityConfig
 from search.randomness import stream
 from search.rewards.base import Reward
 from search.space import SearchSpace, build_space

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from search.config import MIN_GENOTYPES
+from search.analysis.config import MIN_GENOTYPES
 from search.randomness import stream
 
 

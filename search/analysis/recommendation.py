@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from search.analysis.config import FidelityConfig
 from search.analysis.rank_correlation import Agreement, measure_agreement
 from search.analysis.reward_log import Measurement
-from search.config import FidelityConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

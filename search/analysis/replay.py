@@ -72,7 +72,7 @@ def replay(table: TableReward, strategy: StrategyConfig, *, seed: int, num_trial
     return Replay(tuple(curve))
 
 
-def best_share(table: TableReward, share: float) -> float:
+def top_fraction_threshold(table: TableReward, share: float) -> float:
     """Return the least reward of a table's best share, at least one genotype."""
     rewards = sorted((row.reward for row in table.rows), reverse=True)
     return rewards[max(round(share * len(rewards)), 1) - 1]

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from backbone.cells.genotype import Genotype
-from search.config import SearchConfig, SimulationConfig
+from search.analysis.config import SimulationConfig
+from search.config import SearchConfig
 from search.execution.worker import Outcome, Task
 from search.randomness import stream
 from search.rewards.base import ReportStep
@@ -37,7 +38,7 @@ class PretendedReward:
 
     arguments: Mapping[str, Any] = field(default_factory=lambda: {"reward": "pretended"})
     data: Mapping[str, str] = field(default_factory=dict)
-    unseen: None = None
+    test_reward: None = None
 
     def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
         return float(torch.rand((), generator=stream("pretended", genotype.digest, seed)))
@@ -94,9 +95,9 @@ class SimulatedExecutor:
         # The mean of exp(sigma * normal) is exp(sigma ** 2 / 2).
         scale = math.exp(config.spread * normal - config.spread**2 / 2)
         u, v, w = torch.rand(3, generator=random).tolist()
-        slow = config.straggler_factor if u < config.straggler_share else 1.0
+        slow = config.straggler_factor if u < config.straggler_fraction else 1.0
         seconds = config.mean_seconds * scale * slow
-        is_lost = v < config.lost_share
+        is_lost = v < config.lost_fraction
         end = start + (seconds * w if is_lost else seconds)
         self._count += 1
         span = _Span(task, start, end, attempt, is_lost)
@@ -122,7 +123,7 @@ class SimulatedExecutor:
     def _outcome(self, span: _Span) -> Outcome:
         task, seconds = span.task, span.end - span.start
         random = stream("failure", self._seed, task.number)
-        if float(torch.rand((), generator=random)) < self._config.failed_share:
+        if float(torch.rand((), generator=random)) < self._config.failed_fraction:
             return Outcome(number=task.number, failure=REASON, seconds=seconds)
         reward = self._reward(task.genotype, seed=task.seed, report=lambda *_: None)
         return Outcome(number=task.number, reward=reward, seconds=seconds)

@@ -15,20 +15,22 @@ from tqdm import tqdm
 
 from backbone.io.files import write_json
 from backbone.io.provenance import Provenance, fingerprint_file
+from search.analysis.config import MIN_GENOTYPES, SupernetRankingConfig
 from search.analysis.rank_correlation import Agreement, measure_agreement
 from search.analysis.recommendation import describe
 from search.analysis.scatter import Panel, draw_scatter
-from search.config import MIN_GENOTYPES, CostConfig, SharedConfig, SharingConfig
+from search.config import CostConfig
 from search.randomness import stream
+from search.rewards.config import SupernetConfig, TableConfig
 from search.rewards.cost import genotype_cost
-from search.rewards.supernet_reward import SharedAccuracy
+from search.rewards.supernet_reward import SupernetReward
 from search.rewards.tabular import TableReward, TableRow
 
 SHARED, MULT_ADDS = "shared weights", "multiply-adds"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SharingComparison:
+class RankingComparison:
     """How one stand-in orders genotypes as the table does."""
 
     name: str
@@ -38,15 +40,15 @@ class SharingComparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SharingResult:
+class SupernetRankingResult:
     """What was measured."""
 
     path: Path
     """``sharing.json``."""
-    compared: list[SharingComparison]
+    compared: list[RankingComparison]
     """The shared network, then multiply-adds, which cost nothing and have to be beaten."""
     confidence: float
-    best_share: float
+    best_fraction: float
     training_seconds: float
     """Of the shared network, once."""
     score_seconds: float
@@ -66,7 +68,7 @@ class SharingResult:
         for compared in self.compared:
             for which, found in (
                 ("all", compared.overall),
-                (f"best {self.best_share:.0%}", compared.best),
+                (f"best {self.best_fraction:.0%}", compared.best),
             ):
                 numbers = ["-", "-", "-"]
                 if found is not None:
@@ -76,7 +78,9 @@ class SharingResult:
         return head, rows
 
 
-def measure_sharing(config: SharingConfig, reward: SharedConfig, out_dir: Path) -> SharingResult:
+def measure_sharing(
+    config: SupernetRankingConfig, reward: SupernetConfig, out_dir: Path
+) -> SupernetRankingResult:
     """Score a table's genotypes with shared weights; write ``sharing.json`` and ``sharing.png``.
 
     Args:
@@ -89,10 +93,10 @@ def measure_sharing(config: SharingConfig, reward: SharedConfig, out_dir: Path) 
         ValueError: if the table or the shared network's file is not what it should be, or there
             are too few genotypes.
     """
-    table = TableReward(config.table)
+    table = TableReward(TableConfig(path=config.table))
     reward = replace(reward, space=table.space)
     rows = _draw_rows(table.rows, config)
-    shared = SharedAccuracy(reward)
+    shared = SupernetReward(reward)
     training_seconds = shared.prepare(progress=config.progress)
     scores, seconds = _score(rows, shared, progress=config.progress)
     mult_adds = CostConfig(
@@ -101,14 +105,14 @@ def measure_sharing(config: SharingConfig, reward: SharedConfig, out_dir: Path) 
     costs = [genotype_cost(row.genotype, mult_adds).value for row in rows]
     rewards = [row.reward for row in rows]
     chosen = rewards[max(range(len(rows)), key=scores.__getitem__)]
-    result = SharingResult(
+    result = SupernetRankingResult(
         path=out_dir / "sharing.json",
         compared=[
             _compare(name, rewards, values, config)
             for name, values in ((SHARED, scores), (MULT_ADDS, costs))
         ],
         confidence=config.confidence,
-        best_share=config.best_share,
+        best_fraction=config.best_fraction,
         training_seconds=training_seconds,
         score_seconds=statistics.median(seconds),
         chosen_reward=chosen,
@@ -124,7 +128,7 @@ def measure_sharing(config: SharingConfig, reward: SharedConfig, out_dir: Path) 
     return result
 
 
-def _draw_rows(rows: Sequence[TableRow], config: SharingConfig) -> list[TableRow]:
+def _draw_rows(rows: Sequence[TableRow], config: SupernetRankingConfig) -> list[TableRow]:
     order = torch.randperm(len(rows), generator=stream("sharing", config.seed)).tolist()
     drawn = sorted(order[: config.num_genotypes or None])
     if len(drawn) < max(config.num_genotypes, MIN_GENOTYPES):
@@ -136,7 +140,7 @@ def _draw_rows(rows: Sequence[TableRow], config: SharingConfig) -> list[TableRow
 
 
 def _score(
-    rows: Sequence[TableRow], shared: SharedAccuracy, *, progress: bool
+    rows: Sequence[TableRow], shared: SupernetReward, *, progress: bool
 ) -> tuple[list[float], list[float]]:
     """Return each row's score and the seconds that it took."""
     scores, seconds = [], []
@@ -148,8 +152,8 @@ def _score(
 
 
 def _compare(
-    name: str, rewards: Sequence[float], values: Sequence[float], config: SharingConfig
-) -> SharingComparison:
+    name: str, rewards: Sequence[float], values: Sequence[float], config: SupernetRankingConfig
+) -> RankingComparison:
     def agreement(indices: Sequence[int]) -> Agreement:
         return measure_agreement(
             [rewards[index] for index in indices],
@@ -161,14 +165,14 @@ def _compare(
     ranked = sorted(range(len(rewards)), key=lambda index: -rewards[index])
     best: Agreement | None = None
     with suppress(ValueError):  # too few, or all alike; of all genotypes that is an error
-        best = agreement(ranked[: math.ceil(config.best_share * len(ranked))])
-    return SharingComparison(name=name, overall=agreement(ranked), best=best)
+        best = agreement(ranked[: math.ceil(config.best_fraction * len(ranked))])
+    return RankingComparison(name=name, overall=agreement(ranked), best=best)
 
 
 def _write(
-    result: SharingResult,
-    config: SharingConfig,
-    shared: SharedAccuracy,
+    result: SupernetRankingResult,
+    config: SupernetRankingConfig,
+    shared: SupernetReward,
     rows: Sequence[TableRow],
     *,
     scores: Sequence[float],
@@ -179,7 +183,7 @@ def _write(
         arguments={
             "reward": shared.arguments,
             "num_genotypes": config.num_genotypes,
-            "best_share": config.best_share,
+            "best_fraction": config.best_fraction,
             "seed": config.seed,
             "confidence": config.confidence,
             "num_resamples": config.num_resamples,

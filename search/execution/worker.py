@@ -78,7 +78,7 @@ class Evaluator:
                 cost = genotype_cost(task.genotype, self.cost).value
             if self.score is not None and not task.unseen:
                 report(0, self.score(task.genotype, seed=task.seed, report=lambda *_: None))
-            reward = self.reward.unseen if task.unseen else self.reward
+            reward = self.reward.test_reward if task.unseen else self.reward
             assert reward is not None
             value = float(reward(task.genotype, seed=task.seed, report=report))
         except Pruned:

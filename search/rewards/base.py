@@ -34,7 +34,7 @@ class Reward(Protocol):
         """Name of a data set -> fingerprint."""
 
     @property
-    def unseen(self) -> Reward | None:
+    def test_reward(self) -> Reward | None:
         """The same on data that no trial is scored on, for a winner's test; None without such."""
 
     def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:

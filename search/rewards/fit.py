@@ -16,8 +16,8 @@ from backbone.cells.genotype import Genotype
 from backbone.io.runtime import limited_threads
 from backbone.models.cell_network import CellNetwork, NetworkConfig, penultimate_filters
 from backbone.models.operations import SameConv2d
-from search.config import ProxyConfig
 from search.randomness import stream
+from search.rewards.config import ProxyConfig
 from search.rewards.image_tensors import ImageTensors, shift_and_flip
 from search.rewards.training_step import TrainingStep
 

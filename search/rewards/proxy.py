@@ -11,14 +11,14 @@ from backbone.cells.genotype import Genotype
 from backbone.io.provenance import to_builtins
 from backbone.io.runtime import choose_device
 from backbone.training.images import ImageSet, load_image_set
-from search.config import ProxyConfig
 from search.rewards.base import ReportStep
+from search.rewards.config import ProxyConfig
 from search.rewards.fit import train_proxy, uses_bfloat16
 from search.rewards.image_tensors import ImageTensors, load_tensors, split_indices
 
 
 @dataclass(frozen=True)
-class ProxyAccuracy:
+class ProxyReward:
     """Validation accuracy, 0 to 1, of a small network of the cells after a short training.
 
     Images are decoded at the first call and then kept on the device.
@@ -37,12 +37,12 @@ class ProxyAccuracy:
         return {"config": self.config, "is_test": self.is_test}
 
     @property
-    def unseen(self) -> ProxyAccuracy | None:
+    def test_reward(self) -> ProxyReward | None:
         """The same training, scored on images that no trial is scored on."""
         if not self.config.held_out_images:
             return None
         try:
-            return ProxyAccuracy(self.config, is_test=True)
+            return ProxyReward(self.config, is_test=True)
         except FileNotFoundError:
             return None
 

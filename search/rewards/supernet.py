@@ -31,8 +31,8 @@ from torch.nn import functional as F
 from backbone.cells.genotype import NUM_INPUTS, Block, CellSpec, Edge, Genotype
 from backbone.io.runtime import limited_threads
 from backbone.models.checkpoint import check_tensors
-from search.config import ProxyConfig
 from search.randomness import stream
+from search.rewards.config import ProxyConfig
 from search.rewards.fit import (
     MOMENTUM,
     ProxyNetwork,
@@ -44,7 +44,7 @@ from search.rewards.image_tensors import ImageTensors
 from search.space import SearchSpace
 
 
-class SharedNetwork:
+class Supernet:
     """The shared tensors of a space and, for each of its genotypes, the network they make.
 
     Initial tensors depend on ``seed`` only. torch's global generators are left as they were.
@@ -191,8 +191,8 @@ def _parts(names: tuple[str, ...], parameter: Tensor) -> Iterator[tuple[str, Ten
     yield from zip(names, parts, strict=True)
 
 
-def train_shared(
-    network: SharedNetwork,
+def train_supernet(
+    network: Supernet,
     train: ImageTensors,
     *,
     config: ProxyConfig,
@@ -247,8 +247,8 @@ def train_shared(
             report(epoch, mean)
 
 
-def shared_accuracy(
-    network: SharedNetwork,
+def supernet_accuracy(
+    network: Supernet,
     genotype: Genotype,
     train: ImageTensors,
     val: ImageTensors,

@@ -17,10 +17,10 @@ from tqdm import tqdm
 from backbone.cells.genotype import Genotype
 from backbone.io.provenance import Provenance
 from backbone.models.checkpoint import read_about, read_weights, save_weights
-from search.config import SharedConfig
 from search.rewards.base import ReportStep
-from search.rewards.proxy import ProxyAccuracy
-from search.rewards.supernet import SharedNetwork, shared_accuracy, train_shared
+from search.rewards.config import SupernetConfig
+from search.rewards.proxy import ProxyReward
+from search.rewards.supernet import Supernet, supernet_accuracy, train_supernet
 from search.space import build_space
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ KIND = "shared network"
 
 
 @dataclass(frozen=True)
-class SharedAccuracy:
+class SupernetReward:
     """Validation accuracy, 0 to 1, of a genotype's path through a shared network.
 
     The network is read from ``config.weights`` at the first call. If the file is not there, the
@@ -43,7 +43,7 @@ class SharedAccuracy:
             genotype is not of the space.
     """
 
-    config: SharedConfig
+    config: SupernetConfig
     is_test: bool = False
     """Whether to score on the ``val`` split, although trials are scored on held-out images."""
 
@@ -56,24 +56,24 @@ class SharedAccuracy:
         return {"config": self.config, "is_test": self.is_test}
 
     @cached_property
-    def _proxy(self) -> ProxyAccuracy:
+    def _proxy(self) -> ProxyReward:
         """The stand-alone reward on the same images, which looks after them."""
-        return ProxyAccuracy(self.config, is_test=self.is_test)
+        return ProxyReward(self.config, is_test=self.is_test)
 
     @property
-    def unseen(self) -> SharedAccuracy | None:
+    def test_reward(self) -> SupernetReward | None:
         """The same network, scored on images that no trial is scored on."""
-        if self._proxy.unseen is None:
+        if self._proxy.test_reward is None:
             return None
-        return SharedAccuracy(self.config, is_test=True)
+        return SupernetReward(self.config, is_test=True)
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """The config without where things lie."""
-        arguments = dict(self._proxy.arguments["proxy"])
+        """The config without paths, under the names that existing journals and weights record."""
+        arguments = self._proxy.arguments["proxy"] | {"type": "SupernetConfig"}
         for name in ("weights", "rungs"):
             del arguments[name]
-        return {"reward": "shared_accuracy", "shared": arguments}
+        return {"reward": "supernet_accuracy", "shared": arguments}
 
     @property
     def data(self) -> Mapping[str, str]:
@@ -116,7 +116,7 @@ class SharedAccuracy:
         network = self._untrained()
         try:
             with _epoch_bar(config.epochs, shown=progress) as report:
-                train_shared(network, train, config=config, seed=config.seed, report=report)
+                train_supernet(network, train, config=config, seed=config.seed, report=report)
         except FloatingPointError as error:  # which would be taken for one genotype's failure
             raise ValueError(
                 f"the shared network cannot be trained with learning_rate {config.learning_rate}: "
@@ -129,13 +129,13 @@ class SharedAccuracy:
         }
         save_weights(path, network.tensors, about)
 
-    def _untrained(self) -> SharedNetwork:
+    def _untrained(self) -> Supernet:
         space = build_space(self.config.space)
         train, _ = self._proxy.tensors
-        return SharedNetwork(space, self.config, train, seed=self.config.seed)
+        return Supernet(space, self.config, train, seed=self.config.seed)
 
     @cached_property
-    def _network(self) -> SharedNetwork:
+    def _network(self) -> Supernet:
         self.prepare()
         tensors, _ = read_weights(self.config.weights, kind=KIND)
         network = self._untrained()
@@ -144,7 +144,7 @@ class SharedAccuracy:
 
     def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
         train, val = self._proxy.tensors
-        accuracy = shared_accuracy(
+        accuracy = supernet_accuracy(
             self._network, genotype, train, val, num_threads=self.config.num_threads
         )
         report(1, accuracy)

@@ -16,6 +16,7 @@ from typing import Any
 from backbone.cells.genotype import Genotype
 from search.config import SpaceConfig
 from search.rewards.base import ReportStep
+from search.rewards.config import TableConfig
 from search.space import build_space
 
 FORMAT = "nasdet-reward-table"
@@ -40,16 +41,16 @@ class TableReward:
         ValueError: if it is not a table, or a line of it is damaged.
     """
 
-    path: str
+    config: TableConfig
 
     @cached_property
     def _content(self) -> tuple[dict[str, Any], dict[str, TableRow]]:
-        header, rows = read_table(Path(self.path))
+        header, rows = read_table(Path(self.config.path))
         return header, {row.genotype.digest: row for row in rows}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the table behind: another process reads its own."""
-        return {"path": self.path}
+        return {"config": self.config}
 
     @property
     def rows(self) -> list[TableRow]:
@@ -70,13 +71,13 @@ class TableReward:
         return self._content[0]["data"]
 
     @property
-    def unseen(self) -> None:
+    def test_reward(self) -> None:
         """A table has one reward per genotype."""
 
     def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
         row = self._content[1].get(genotype.digest)
         if row is None:
-            raise ValueError(f"genotype {genotype.digest} is not in the table {self.path}")
+            raise ValueError(f"genotype {genotype.digest} is not in the table {self.config.path}")
         return row.reward
 
 

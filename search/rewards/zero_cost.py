@@ -31,9 +31,9 @@ from backbone.cells.genotype import Genotype
 from backbone.io.provenance import to_builtins
 from backbone.io.runtime import choose_device, limited_threads
 from backbone.training.images import ImageSet, load_image_set
-from search.config import ZERO_COST_SCORES, ProxyConfig, ZeroCostConfig
 from search.randomness import stream
 from search.rewards.base import ReportStep
+from search.rewards.config import ZERO_COST_SCORES, ProxyConfig, ZeroCostConfig
 from search.rewards.fit import ProxyNetwork
 from search.rewards.image_tensors import ImageTensors, load_tensors, split_indices
 
@@ -207,7 +207,7 @@ class ZeroCostReward:
         return {"config": self.config, "zero_cost": self.zero_cost}
 
     @property
-    def unseen(self) -> None:
+    def test_reward(self) -> None:
         """A score is of no data in particular."""
 
     def __post_init__(self) -> None:

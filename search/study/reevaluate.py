@@ -38,7 +38,7 @@ def choose_winner(
     fresh = rewards_again(driver.study, driver.executor, again, seeds)
     winner = max(again, key=lambda r: driver.objective(r, fresh[r.number]), default=ranked[0])
     unseen = None
-    if again and reward.unseen is not None:
+    if again and reward.test_reward is not None:
         means = rewards_again(driver.study, driver.executor, [winner], seeds, unseen=True)
         unseen = means[winner.number]
     return winner, RewardsAgain(fresh, unseen)

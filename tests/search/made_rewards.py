@@ -18,7 +18,7 @@ class Made:
 
     arguments: dict = field(default_factory=lambda: {"reward": "made"})
     data: dict = field(default_factory=dict)
-    unseen: None = None
+    test_reward: None = None
 
     def __call__(self, genotype, *, seed, report):
         value = random.Random(f"{genotype.digest} {seed}").random()

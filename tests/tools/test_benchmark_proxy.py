@@ -9,9 +9,9 @@ from PIL import Image
 
 from _plain_loop import train_plainly
 from benchmark_proxy import measure, summarize
-from search.config import ProxyConfig
 from search.randomness import stream
-from search.rewards.proxy import ProxyAccuracy
+from search.rewards.config import ProxyConfig
+from search.rewards.proxy import ProxyReward
 from search.space import SearchSpace
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ def config(tmp_path_factory):
 
 
 def test_the_plain_loop_learns_the_same_task(config):
-    reward = ProxyAccuracy(config)
+    reward = ProxyReward(config)
     plain = train_plainly(CELLS, config, sample=reward.tensors[0], num_workers=0, seed=0)
     assert plain > 0.8
     assert reward(CELLS, seed=0, report=lambda *_: None) > 0.8

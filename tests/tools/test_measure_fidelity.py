@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from measure_fidelity import changed
-from search.config import ProxyConfig
 from search.randomness import stream
+from search.rewards.config import ProxyConfig
 
 ROOT = Path(__file__).parents[2]
 

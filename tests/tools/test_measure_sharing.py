@@ -10,8 +10,9 @@ from PIL import Image
 
 from _run import LoggerConfig
 from _search_schemas import MeasureFidelity
-from search.config import SharedConfig, SpaceConfig
+from search.config import SpaceConfig
 from search.randomness import stream
+from search.rewards.config import SupernetConfig
 from search.rewards.tabular import FORMAT
 from search.space import build_space
 
@@ -47,19 +48,19 @@ def run(place, out, *overrides):
 
 
 def test_the_tool_prints_how_well_the_order_is_kept(place, tmp_path):
-    done = run(place, tmp_path, "best_share=0.5")
+    done = run(place, tmp_path, "best_fraction=0.5")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[3].split("  ")[0] == "shared weights"
     found = json.loads((tmp_path / "sharing.json").read_text())
     assert f"{found['compared'][0]['overall']['tau']:.2f}" in lines[3]
-    assert (tmp_path / "shared.safetensors").is_file()
+    assert (tmp_path / "supernet.safetensors").is_file()
     assert (tmp_path / "config.yaml").is_file()
     assert "tau/shared weights" in next(tmp_path.rglob("metrics.csv")).read_text()
 
 
 def test_shared_weights_are_refused_as_the_dear_reward_of_measure_fidelity():
-    shared = SharedConfig(
+    shared = SupernetConfig(
         data_root="", weights="x.safetensors", space=SpaceConfig(), num_cells=1, first_filters=4,
         epochs=1, batch_size=8, learning_rate=0.1, weight_decay=0,
     )  # fmt: skip

@@ -81,7 +81,7 @@ def test_a_table_is_recorded_and_then_searched(images, tmp_path):
 
 def test_a_simulated_search_says_how_busy_its_workers_were(tmp_path):
     arguments = [
-        f"out={tmp_path}", "num_trials=20", "workers.num_workers=4", "workers.failed_share=0.5",
+        f"out={tmp_path}", "num_trials=20", "workers.num_workers=4", "workers.failed_fraction=0.5",
         "strategy=random", "progress=false",
     ]  # fmt: skip
     done = run("simulate_search", *arguments)

@@ -7,8 +7,10 @@ from PIL import Image
 
 from backbone.cells.published import DARTS_V2, NASNET_A
 from search.analysis.cell_comparison import compare_cells, scaled
-from search.config import CellComparisonConfig, LocalConfig, ProxyConfig
+from search.analysis.config import CellComparisonConfig
+from search.config import LocalConfig
 from search.randomness import stream
+from search.rewards.config import ProxyConfig
 from search.rewards.image_tensors import ImageTensors
 from search.space import SearchSpace
 

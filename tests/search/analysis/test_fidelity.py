@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from backbone.cells.genotype import Genotype
+from search.analysis.config import FidelityConfig
 from search.analysis.fidelity import draw_genotypes, measure_fidelity
 from search.analysis.rank_correlation import kendall_tau
-from search.config import FidelityConfig, SpaceConfig
+from search.config import SpaceConfig
 from search.space import SearchSpace
 
 SMALL = SpaceConfig(operations=["identity", "conv_1x1", "max_pool_3x3"], num_blocks=2)

@@ -1,9 +1,9 @@
 import pytest
 
+from search.analysis.config import FidelityConfig
 from search.analysis.rank_correlation import Agreement
 from search.analysis.recommendation import Comparison, compare, recommend
 from search.analysis.reward_log import Measurement
-from search.config import FidelityConfig
 
 CONFIG = FidelityConfig(num_genotypes=6, wanted_tau=0.5, num_resamples=200)
 

@@ -6,7 +6,7 @@ import optuna
 import pytest
 from matplotlib.image import imread
 
-from search.analysis.replay import Replay, best_share, draw_replays, replay, summarize
+from search.analysis.replay import Replay, draw_replays, replay, summarize, top_fraction_threshold
 from search.analysis.reward_table import record_table
 from search.config import (
     ControllerConfig,
@@ -17,6 +17,7 @@ from search.config import (
     SpaceConfig,
     TpeConfig,
 )
+from search.rewards.config import TableConfig
 from search.rewards.tabular import TableReward
 from search.space import build_space
 
@@ -50,7 +51,7 @@ class Graded:
 
     arguments = {"reward": "graded"}  # noqa: RUF012
     data = {}  # noqa: RUF012
-    unseen = None
+    test_reward = None
 
     def __init__(self, space):
         order = [genotype.digest for genotype in build_space(space).enumerate()]
@@ -72,7 +73,7 @@ class CountsConvolutions(Graded):
 def table_of(reward, space, folder):
     path = folder / "table.jsonl"
     record_table(path, space, reward, executor=ExecutorConfig(), progress=False)
-    return TableReward(str(path))
+    return TableReward(TableConfig(path=str(path)))
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_known_genotypes_cost_no_training(small):
 def test_random_search_needs_as_many_trainings_as_drawing_without_replacement(small):
     # The first of the best k of n, drawn without replacement, comes at (n + 1) / (k + 1) on the
     # average.
-    target = best_share(small, 2 / 16)
+    target = top_fraction_threshold(small, 2 / 16)
     needed = [
         replay(small, RandomConfig(), seed=seed, num_trials=80).trainings_to(target)
         for seed in range(100)
@@ -122,7 +123,7 @@ def test_random_search_needs_as_many_trainings_as_drawing_without_replacement(sm
     ids=lambda s: type(s).__name__,
 )
 def test_strategies_that_learn_need_fewer_trainings_than_random_ones(learnable, strategy):
-    target = best_share(learnable, 0.005)
+    target = top_fraction_threshold(learnable, 0.005)
 
     def mean(strategy):
         runs = [replay(learnable, strategy, seed=s, num_trials=250) for s in range(4)]
@@ -133,9 +134,9 @@ def test_strategies_that_learn_need_fewer_trainings_than_random_ones(learnable, 
 
 
 def test_the_best_share_is_at_least_one_genotype(small):
-    assert best_share(small, 0.001) == 1.0
-    assert best_share(small, 0.25) == 13 / 16
-    assert best_share(small, 1.0) == 1 / 16
+    assert top_fraction_threshold(small, 0.001) == 1.0
+    assert top_fraction_threshold(small, 0.25) == 13 / 16
+    assert top_fraction_threshold(small, 1.0) == 1 / 16
 
 
 def test_trainings_are_counted_from_one_and_infinite_where_they_do_not_suffice():

@@ -24,7 +24,7 @@ class FromDigest:
     fail_first: bool = False
     arguments: dict = field(default_factory=lambda: {"reward": "from_digest"})
     data: dict = field(default_factory=lambda: {"train": "1234"})
-    unseen: None = None
+    test_reward: None = None
 
     def __call__(self, genotype, *, seed, report):
         if self.fail_first:

@@ -1,15 +1,9 @@
 import optuna
 import pytest
 
+from search.analysis.config import SimulationConfig
 from search.analysis.simulation import PretendedReward, SimulatedExecutor, simulate_search
-from search.config import (
-    CostConfig,
-    EvolutionConfig,
-    RandomConfig,
-    SearchConfig,
-    SimulationConfig,
-    SpaceConfig,
-)
+from search.config import CostConfig, EvolutionConfig, RandomConfig, SearchConfig, SpaceConfig
 from search.execution.worker import Task
 from search.space import build_space
 from search.study.storage import open_storage
@@ -20,11 +14,11 @@ HOUR = 3600.0
 # So long that what the driver really takes is nothing beside it.
 LONG = 1000 * HOUR
 STEADY = SimulationConfig(
-    num_workers=4, mean_seconds=LONG, spread=0.0, straggler_share=0.0, failed_share=0.0,
-    lost_share=0.0,
+    num_workers=4, mean_seconds=LONG, spread=0.0, straggler_fraction=0.0, failed_fraction=0.0,
+    lost_fraction=0.0,
 )  # fmt: skip
 ROUGH = SimulationConfig(
-    num_workers=4, mean_seconds=60.0, straggler_share=0.2, failed_share=0.2, lost_share=0.3
+    num_workers=4, mean_seconds=60.0, straggler_fraction=0.2, failed_fraction=0.2, lost_fraction=0.3
 )
 
 
@@ -80,7 +74,11 @@ def test_every_lost_worker_is_counted_and_its_task_done_again():
 
 def test_busy_time_is_what_the_trainings_took():
     calm = SimulationConfig(
-        num_workers=4, mean_seconds=LONG, straggler_share=0.2, failed_share=0.2, lost_share=0.0
+        num_workers=4,
+        mean_seconds=LONG,
+        straggler_fraction=0.2,
+        failed_fraction=0.2,
+        lost_fraction=0.0,
     )
     executor, outcomes = tasks_done(calm)
     assert executor.busy_seconds == pytest.approx(sum(o.seconds for o in outcomes.values()))
@@ -90,8 +88,8 @@ def test_busy_time_is_what_the_trainings_took():
 
 def test_trainings_take_as_long_as_they_are_told_to_on_average():
     calm = SimulationConfig(
-        num_workers=4, mean_seconds=LONG, spread=0.3, straggler_share=0.25, straggler_factor=3.0,
-        failed_share=0.0, lost_share=0.0,
+        num_workers=4, mean_seconds=LONG, spread=0.3, straggler_fraction=0.25, straggler_factor=3.0,
+        failed_fraction=0.0, lost_fraction=0.0,
     )  # fmt: skip
     _, outcomes = tasks_done(calm, number=1500)
     mean = sum(o.seconds for o in outcomes.values()) / len(outcomes) / LONG

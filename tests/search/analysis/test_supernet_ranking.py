@@ -7,9 +7,11 @@ import torch
 from PIL import Image
 
 from search.analysis import supernet_ranking as sharing
+from search.analysis.config import SupernetRankingConfig
 from search.analysis.supernet_ranking import measure_sharing
-from search.config import SharedConfig, SharingConfig, SpaceConfig
+from search.config import SpaceConfig
 from search.randomness import stream
+from search.rewards.config import SupernetConfig
 from search.rewards.tabular import FORMAT
 from search.space import build_space
 
@@ -37,8 +39,10 @@ def place(tmp_path_factory):
 
 
 def measure(place, out, **changes):
-    config = SharingConfig(table=str(place / "table.jsonl"), num_resamples=200, progress=False)
-    reward = SharedConfig(
+    config = SupernetRankingConfig(
+        table=str(place / "table.jsonl"), num_resamples=200, progress=False
+    )
+    reward = SupernetConfig(
         data_root=str(place), weights=str(place / "shared.safetensors"),
         space=SpaceConfig(num_blocks=4), num_cells=1, first_filters=4, epochs=1, batch_size=8,
         learning_rate=0.05, weight_decay=0, crop_padding_px=1, num_threads=1, held_out_images=20,
@@ -63,7 +67,7 @@ def test_scores_equal_to_the_table_agree_with_it_entirely(place, tmp_path, monke
         return [row.reward for row in rows], [0.0] * len(rows)
 
     monkeypatch.setattr(sharing, "_score", looked_up)
-    result = measure(place, tmp_path, best_share=0.3)
+    result = measure(place, tmp_path, best_fraction=0.3)
     shared = result.compared[0]
     assert (shared.overall.tau, shared.best.tau) == pytest.approx((1, 1))
     assert shared.best.num_genotypes == 8  # of 24, rounded up
@@ -77,7 +81,7 @@ def test_scores_equal_to_the_table_agree_with_it_entirely(place, tmp_path, monke
 
 
 def test_too_few_of_the_best_are_left_out_and_of_all_are_refused(place, tmp_path):
-    result = measure(place, tmp_path, num_genotypes=6, best_share=0.5)
+    result = measure(place, tmp_path, num_genotypes=6, best_fraction=0.5)
     assert result.compared[0].overall.num_genotypes == 6
     assert result.compared[0].best is None
     with pytest.raises(ValueError, match="has 24 genotypes; num_genotypes can be 5 to as many"):
@@ -86,5 +90,5 @@ def test_too_few_of_the_best_are_left_out_and_of_all_are_refused(place, tmp_path
         measure(place, tmp_path, num_genotypes=4)
     with pytest.raises(FileNotFoundError, match=r"none\.jsonl"):
         measure(place, tmp_path, table="none.jsonl")
-    with pytest.raises(ValueError, match="best_share must be above 0"):
-        measure(place, tmp_path, best_share=0)
+    with pytest.raises(ValueError, match="best_fraction must be above 0"):
+        measure(place, tmp_path, best_fraction=0)

@@ -7,12 +7,12 @@ from PIL import Image
 
 from backbone.cells.published import NASNET_A
 from backbone.io.runtime import choose_device, limited_threads
-from search.config import ProxyConfig
 from search.randomness import stream
 from search.rewards.base import Pruned, Reward
+from search.rewards.config import ProxyConfig
 from search.rewards.fit import ProxyNetwork, train_proxy
 from search.rewards.image_tensors import ImageTensors, shift_and_flip, split_indices
-from search.rewards.proxy import ProxyAccuracy
+from search.rewards.proxy import ProxyReward
 from search.rewards.training_step import TrainingStep
 from search.space import SearchSpace
 
@@ -53,7 +53,7 @@ def test_grayscale_rewards_take_the_colours_out(tmp_path):
         folder = tmp_path / split / "red"
         folder.mkdir(parents=True)
         Image.new("RGB", (8, 8), (255, 0, 0)).save(folder / "0.png")
-    reward = ProxyAccuracy(replace(CONFIG, data_root=str(tmp_path), grayscale=True))
+    reward = ProxyReward(replace(CONFIG, data_root=str(tmp_path), grayscale=True))
     images, _ = reward.tensors
     assert set(images.images.unique().tolist()) == {76}  # 0.299 * 255
     assert reward.arguments["proxy"]["grayscale"]
@@ -98,7 +98,7 @@ def test_rungs_that_are_no_epochs_before_the_last_are_refused(rungs):
 def test_automatic_precision_is_said_as_what_it_is(tmp_path):
     write_folder(tmp_path, "train", 4)
     config = replace(CONFIG, data_root=str(tmp_path), held_out_images=2, device="cpu")
-    assert ProxyAccuracy(config).arguments["proxy"]["precision"] == "float32"
+    assert ProxyReward(config).arguments["proxy"]["precision"] == "float32"
 
 
 def test_training_leaves_the_global_generator_alone():
@@ -143,7 +143,7 @@ def test_proxy_accuracy_reads_an_image_folder_and_reports(tmp_path):
     write_folder(tmp_path, "train", 30)
     write_folder(tmp_path, "val", 20)
     config = replace(CONFIG, data_root=str(tmp_path), epochs=1, max_train_images=32)
-    reward: Reward = ProxyAccuracy(config)
+    reward: Reward = ProxyReward(config)
     reported = []
     value = reward(CELLS, seed=0, report=lambda step, score: reported.append((step, score)))
     assert 0 <= value <= 1
@@ -156,7 +156,7 @@ def test_proxy_accuracy_reads_an_image_folder_and_reports(tmp_path):
 def test_held_out_images_come_from_the_training_split_and_are_not_trained_on(tmp_path):
     write_folder(tmp_path, "train", 30)
     config = replace(CONFIG, data_root=str(tmp_path), held_out_images=20)
-    train, val = ProxyAccuracy(config).tensors
+    train, val = ProxyReward(config).tensors
     assert (len(train), len(val)) == (40, 20)
     both = {image.numpy().tobytes() for image in torch.cat([train.images, val.images])}
     assert len(both) == 60
@@ -170,14 +170,14 @@ def test_splits_are_the_same_every_time():
 
 def test_what_cannot_be_trained_on_is_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        ProxyAccuracy(replace(CONFIG, data_root=str(tmp_path / "none")))
+        ProxyReward(replace(CONFIG, data_root=str(tmp_path / "none")))
     write_folder(tmp_path, "train", 4)
     with pytest.raises(FileNotFoundError, match=r"no split val .* it holds \['train'\]"):
-        ProxyAccuracy(replace(CONFIG, data_root=str(tmp_path)))
+        ProxyReward(replace(CONFIG, data_root=str(tmp_path)))
     with pytest.raises(ValueError, match="held_out_images is 8"):
-        ProxyAccuracy(replace(CONFIG, data_root=str(tmp_path), held_out_images=8))
+        ProxyReward(replace(CONFIG, data_root=str(tmp_path), held_out_images=8))
     Image.new("RGB", (7, 9)).save(tmp_path / "train/class0/odd.png")
-    reward = ProxyAccuracy(replace(CONFIG, data_root=str(tmp_path), held_out_images=2))
+    reward = ProxyReward(replace(CONFIG, data_root=str(tmp_path), held_out_images=2))
     with pytest.raises(ValueError, match="images of one size"):
         reward(CELLS, seed=0, report=no_report)
 

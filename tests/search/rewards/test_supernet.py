@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 from backbone.cells.genotype import NASNET_OPERATIONS, Block, CellSpec, Genotype
 from backbone.cells.published import NASNET_A
-from search.config import ProxyConfig
 from search.randomness import stream
+from search.rewards.config import ProxyConfig
 from search.rewards.image_tensors import ImageTensors
-from search.rewards.supernet import SharedNetwork, shared_accuracy, shared_names, train_shared
+from search.rewards.supernet import Supernet, shared_names, supernet_accuracy, train_supernet
 from search.space import SearchSpace
 
 CONFIG = ProxyConfig(
@@ -49,7 +49,7 @@ def striped(num_images, name, side=16):
 
 TRAIN, VAL = striped(160, "train"), striped(100, "val")
 NETWORKS = {
-    (name, num_cells): SharedNetwork(
+    (name, num_cells): Supernet(
         space, replace(CONFIG, num_cells=num_cells, stem_stride=num_cells), TRAIN, seed=0
     )
     for name, space in SPACES.items()
@@ -144,7 +144,7 @@ def test_operations_share_weights_where_place_source_and_operation_are_the_same(
 
 def test_every_shared_tensor_is_on_some_path_of_a_space_without_symmetries():
     space = replace(SPACES["one cell"], num_blocks=2)
-    network = SharedNetwork(space, CONFIG, TRAIN, seed=0)
+    network = Supernet(space, CONFIG, TRAIN, seed=0)
     missing = set(network.tensors)
     for number in range(400):
         missing -= network.names(draw(network, number))
@@ -200,9 +200,9 @@ def test_only_the_path_gets_gradients_and_those_of_the_network_alone(which, numb
 
 def test_a_step_moves_the_path_alone_and_decays_nothing_else():
     config = replace(CONFIG, epochs=1, batch_size=len(TRAIN), weight_decay=0.1)
-    network = SharedNetwork(SPACES["both combinations"], config, TRAIN, seed=0)
+    network = Supernet(SPACES["both combinations"], config, TRAIN, seed=0)
     before = {name: tensor.detach().clone() for name, tensor in network.tensors.items()}
-    train_shared(network, TRAIN, config=config, seed=0)
+    train_supernet(network, TRAIN, config=config, seed=0)
     moved = {name for name, tensor in network.tensors.items() if not tensor.equal(before[name])}
     genotype = network.space.to_genotype(network.space.sample(stream("shared paths", 0)))
     assert moved <= network.names(genotype)
@@ -211,8 +211,8 @@ def test_a_step_moves_the_path_alone_and_decays_nothing_else():
 
 
 def trained(seed=0, config=CONFIG):
-    network = SharedNetwork(SMALL, config, TRAIN, seed=seed)
-    train_shared(network, TRAIN, config=config, seed=seed)
+    network = Supernet(SMALL, config, TRAIN, seed=seed)
+    train_supernet(network, TRAIN, config=config, seed=seed)
     return network
 
 
@@ -222,12 +222,12 @@ def learned():
 
 
 def score(network, genotype):
-    return shared_accuracy(network, genotype, TRAIN, VAL, num_threads=1)
+    return supernet_accuracy(network, genotype, TRAIN, VAL, num_threads=1)
 
 
 def test_paths_learn_together(learned):
     convolution = SMALL.to_genotype([0, 1, 1, 1, 0] * 2)
-    untrained = SharedNetwork(SMALL, CONFIG, TRAIN, seed=0)
+    untrained = Supernet(SMALL, CONFIG, TRAIN, seed=0)
     assert score(learned, convolution) > 0.85
     assert score(learned, convolution) > score(untrained, convolution)
 

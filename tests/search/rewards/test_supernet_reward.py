@@ -10,11 +10,12 @@ from PIL import Image
 
 from backbone.cells.published import NASNET_A
 from backbone.models.checkpoint import read_about
-from search.config import RandomConfig, SearchConfig, SharedConfig, SpaceConfig
+from search.config import RandomConfig, SearchConfig, SpaceConfig
 from search.randomness import stream
 from search.rewards import supernet_reward as shared_reward
 from search.rewards.base import Reward
-from search.rewards.supernet_reward import SharedAccuracy
+from search.rewards.config import SupernetConfig
+from search.rewards.supernet_reward import SupernetReward
 from search.space import build_space
 from search.study.study import search_cells
 
@@ -38,7 +39,7 @@ def images(tmp_path_factory):
 def trained(images, tmp_path_factory):
     """Settings of a network that is there already, and its score of ``CELLS``."""
     config = settings(images, tmp_path_factory.mktemp("trained") / "shared.safetensors")
-    return config, score(SharedAccuracy(config))
+    return config, score(SupernetReward(config))
 
 
 def settings(images, weights, **changes):
@@ -47,7 +48,7 @@ def settings(images, weights, **changes):
         "first_filters": 4, "epochs": 2, "batch_size": 8, "learning_rate": 0.05,
         "weight_decay": 1e-4, "crop_padding_px": 1, "num_threads": 1, "held_out_images": 20,
     }  # fmt: skip
-    return SharedConfig(**(given | changes))
+    return SupernetConfig(**(given | changes))
 
 
 def score(reward, genotype=CELLS, *, seed=0):
@@ -60,8 +61,8 @@ def no_training(*_arguments, **_named):
 
 def test_the_network_is_trained_at_the_first_call_and_read_afterwards(trained, monkeypatch):
     config, value = trained
-    monkeypatch.setattr(shared_reward, "train_shared", no_training)
-    reward: Reward = SharedAccuracy(config)
+    monkeypatch.setattr(shared_reward, "train_supernet", no_training)
+    reward: Reward = SupernetReward(config)
     reported = []
     again = reward(CELLS, seed=7, report=lambda step, score: reported.append((step, score)))
     assert again == value
@@ -73,8 +74,8 @@ def test_the_network_is_trained_at_the_first_call_and_read_afterwards(trained, m
 def test_the_same_settings_give_the_same_network(trained, tmp_path):
     config, value = trained
     other = replace(config, weights=str(tmp_path / "deep" / "again.safetensors"))
-    assert score(SharedAccuracy(other)) == value
-    assert SharedAccuracy(other).arguments == SharedAccuracy(config).arguments
+    assert score(SupernetReward(other)) == value
+    assert SupernetReward(other).arguments == SupernetReward(config).arguments
 
 
 @pytest.mark.parametrize(
@@ -86,34 +87,34 @@ def test_the_same_settings_give_the_same_network(trained, tmp_path):
     ],
 )
 def test_a_network_of_other_settings_is_refused_by_their_names(trained, changes, names):
-    reward = SharedAccuracy(replace(trained[0], **changes))
+    reward = SupernetReward(replace(trained[0], **changes))
     with pytest.raises(ValueError, match=rf"made with other settings {names}; give another file"):
         score(reward)
 
 
 def test_other_images_to_score_on_need_no_other_network(trained, monkeypatch):
-    monkeypatch.setattr(shared_reward, "train_shared", no_training)
-    fewer = SharedAccuracy(replace(trained[0], max_val_images=5))
+    monkeypatch.setattr(shared_reward, "train_supernet", no_training)
+    fewer = SupernetReward(replace(trained[0], max_val_images=5))
     assert score(fewer) in {number / 5 for number in range(6)}
-    assert fewer.arguments != SharedAccuracy(trained[0]).arguments
+    assert fewer.arguments != SupernetReward(trained[0]).arguments
 
 
 def test_what_is_no_shared_network_is_refused(images, tmp_path):
     path = tmp_path / "shared.safetensors"
     path.write_bytes(b"torn")
     with pytest.raises(ValueError, match="is damaged"):
-        score(SharedAccuracy(settings(images, path)))
+        score(SupernetReward(settings(images, path)))
 
 
 def test_a_winner_is_tested_on_images_that_no_trial_is_scored_on(trained, images):
-    unseen = SharedAccuracy(trained[0]).unseen
+    unseen = SupernetReward(trained[0]).test_reward
     assert score(unseen) in {number / 16 for number in range(17)}
     assert unseen._network.tensors.keys()
-    assert SharedAccuracy(settings(images, "x.safetensors", held_out_images=0)).unseen is None
+    assert SupernetReward(settings(images, "x.safetensors", held_out_images=0)).test_reward is None
 
 
 def test_a_pickle_holds_neither_images_nor_tensors_and_gives_the_same(trained):
-    reward = SharedAccuracy(trained[0])
+    reward = SupernetReward(trained[0])
     value = score(reward)
     pickled = pickle.dumps(reward)
     assert len(pickled) < 2000
@@ -122,7 +123,7 @@ def test_a_pickle_holds_neither_images_nor_tensors_and_gives_the_same(trained):
 
 def test_of_several_processes_one_trains_and_the_others_wait(images, tmp_path):
     config = settings(images, tmp_path / "shared.safetensors", epochs=8)
-    (tmp_path / "reward").write_bytes(pickle.dumps(SharedAccuracy(config)))
+    (tmp_path / "reward").write_bytes(pickle.dumps(SupernetReward(config)))
     code = (
         "import pickle, sys, pathlib; from search.space import build_space\n"
         "reward = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())\n"
@@ -146,7 +147,7 @@ def test_a_training_that_diverges_is_nobodys_trial_and_leaves_no_file(images, tm
         images, tmp_path / "shared.safetensors", learning_rate=1e38, gradient_clip=0.0
     )
     with pytest.raises(ValueError, match=r"cannot be trained with learning_rate 1e\+38: the loss"):
-        score(SharedAccuracy(config))
+        score(SupernetReward(config))
     assert not (tmp_path / "shared.safetensors").exists()
 
 
@@ -154,19 +155,19 @@ def test_a_search_is_made_with_shared_weights(trained, tmp_path):
     config = SearchConfig(
         strategy=RandomConfig(), num_trials=4, space=SPACE, progress=False, num_reevaluated=0
     )
-    result = search_cells(config, tmp_path, reward=SharedAccuracy(trained[0]))
+    result = search_cells(config, tmp_path, reward=SupernetReward(trained[0]))
     assert (tmp_path / "cells.json").is_file()
     assert 0 <= result.reward <= 1
 
 
 def test_what_cannot_be_shared_is_one_sentence(trained, images):
     with pytest.raises(ValueError, match="has 5 blocks; this space has cells of 1"):
-        score(SharedAccuracy(trained[0]), NASNET_A)
+        score(SupernetReward(trained[0]), NASNET_A)
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        SharedAccuracy(settings(images / "none", "x.safetensors"))
+        SupernetReward(settings(images / "none", "x.safetensors"))
     with pytest.raises(ValueError, match="unknown operation 'conv'"):
-        SharedAccuracy(settings(images, "x.safetensors", space=SpaceConfig(operations=["conv"])))
+        SupernetReward(settings(images, "x.safetensors", space=SpaceConfig(operations=["conv"])))
     with pytest.raises(ValueError, match=r"must name a .safetensors file, not 'x.pt'"):
         settings(images, "x.pt")
-    with pytest.raises(ValueError, match="there are no rungs"):
+    with pytest.raises(ValueError, match="rungs must be empty with a supernet"):
         settings(images, "x.safetensors", rungs=[1])

@@ -8,6 +8,7 @@ import pytest
 from search.analysis.reward_table import record_table
 from search.config import CostConfig, ExecutorConfig, SpaceConfig
 from search.randomness import stream
+from search.rewards.config import TableConfig
 from search.rewards.cost import genotype_cost
 from search.rewards.tabular import TableReward, read_table
 from search.space import build_space
@@ -28,7 +29,7 @@ class Graded:
     asked: list = field(default_factory=list)
     arguments: dict = field(default_factory=lambda: {"reward": "graded"})
     data: dict = field(default_factory=lambda: {"train": "1234"})
-    unseen: None = None
+    test_reward: None = None
 
     def __call__(self, genotype, *, seed, report):
         number = GENOTYPES.index(genotype)
@@ -66,7 +67,7 @@ def test_the_table_says_what_genotypes_cost_and_which_cost_that_is(tmp_path):
 
 def test_a_table_rewards_as_the_training_did(tmp_path):
     record(tmp_path / "table.jsonl", Graded())
-    table = TableReward(str(tmp_path / "table.jsonl"))
+    table = TableReward(TableConfig(path=str(tmp_path / "table.jsonl")))
     assert [table(g, seed=5, report=None) for g in GENOTYPES] == [n / 10 for n in range(9)]
     assert table.space == SPACE
     assert table.arguments["table"] == {"reward": "graded", "seed": 0}
@@ -78,7 +79,7 @@ def test_a_table_rewards_as_the_training_did(tmp_path):
 
 def test_another_process_is_sent_the_place_and_not_the_table(tmp_path):
     record(tmp_path / "table.jsonl", Graded())
-    table = TableReward(str(tmp_path / "table.jsonl"))
+    table = TableReward(TableConfig(path=str(tmp_path / "table.jsonl")))
     before = pickle.dumps(table)
     assert table.rows
     assert pickle.dumps(table) == before

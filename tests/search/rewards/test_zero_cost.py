@@ -8,9 +8,9 @@ from PIL import Image
 from torch import nn
 
 from backbone.cells.published import NASNET_A
-from search.config import ProxyConfig, ZeroCostConfig
 from search.randomness import stream
 from search.rewards.base import Reward
+from search.rewards.config import ProxyConfig, ZeroCostConfig
 from search.rewards.fit import ProxyNetwork
 from search.rewards.image_tensors import ImageTensors
 from search.rewards.zero_cost import (

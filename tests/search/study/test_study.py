@@ -34,7 +34,7 @@ class FromDigest:
     arguments: dict = field(default_factory=lambda: {"reward": "from_digest"})
     data: dict = field(default_factory=dict)
     asked: list = field(default_factory=list)
-    unseen: None = None
+    test_reward: None = None
 
     def __call__(self, genotype, *, seed, report):
         if len(self.asked) == self.interrupt_at:
