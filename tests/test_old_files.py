@@ -22,17 +22,10 @@ from detection.evaluation.report import ReportOptions
 from detection.models.checkpoint import load_detector
 from search.analysis.reward_log import MeasurementLog
 from search.analysis.reward_table import record_table
-from search.config import (
-    CostConfig,
-    EvolutionConfig,
-    ExecutorConfig,
-    ProxyConfig,
-    SearchConfig,
-    SharedConfig,
-    SpaceConfig,
-)
-from search.rewards.proxy import ProxyAccuracy
-from search.rewards.supernet_reward import SharedAccuracy
+from search.config import CostConfig, EvolutionConfig, ExecutorConfig, SearchConfig, SpaceConfig
+from search.rewards.config import ProxyConfig, SupernetConfig, TableConfig
+from search.rewards.proxy import ProxyReward
+from search.rewards.supernet_reward import SupernetReward
 from search.rewards.tabular import TableReward
 from search.space import build_space
 from search.study.results import read_trials
@@ -77,7 +70,7 @@ def pattern(side):
 
 
 def proxy_accuracy():
-    return ProxyAccuracy(ProxyConfig(**PROXY | {"rungs": [1]}))
+    return ProxyReward(ProxyConfig(**PROXY | {"rungs": [1]}))
 
 
 def search_config(**changes):
@@ -156,7 +149,7 @@ def test_a_reward_table_is_looked_up_and_is_complete(tmp_path):
     shutil.copy(OLD / "rewards.jsonl", path)
     before = path.read_bytes()
     rows = [json.loads(line) for line in before.splitlines()[1:]]
-    table = TableReward(str(path))
+    table = TableReward(TableConfig(path=str(path)))
     assert table.space == TABLE_SPACE
     for genotype, row in zip(build_space(TABLE_SPACE).enumerate(), rows, strict=True):
         assert table(genotype, seed=0, report=print) == row["reward"]
@@ -181,7 +174,7 @@ def test_a_supernet_is_not_trained_again_and_scores_as_before(tmp_path):
     path = unpacked("supernet.safetensors", tmp_path)
     before = path.read_bytes()
     settings = PROXY | {"learning_rate": 0.02, "weights": str(path), "space": TABLE_SPACE}
-    reward = SharedAccuracy(SharedConfig(**settings))
+    reward = SupernetReward(SupernetConfig(**settings))
     values = {
         genotype.digest: reward(genotype, seed=0, report=lambda _step, _value: None)
         for genotype in list(build_space(TABLE_SPACE).enumerate())[:3]
