@@ -40,6 +40,19 @@ class Choice:
         return getattr(import_module(module), name)
 
 
+def find_choice(table: Mapping[str, Choice], config: object) -> Choice:
+    """Return the row of a table of choices whose config type is that of ``config``.
+
+    Raises:
+        TypeError: if no row has exactly that type.
+    """
+    for choice in table.values():
+        if type(config) is choice.config:
+            return choice
+    known = [choice.config.__name__ for choice in table.values()]
+    raise TypeError(f"unknown choice {type(config).__name__}; use one of {known}")
+
+
 def require_at_least(least: float, **values: float) -> None:
     """Raise a ValueError with the name of the first value that is less, or NaN."""
     for name, value in values.items():

@@ -1,16 +1,20 @@
-"""Streams of random numbers picked by name, so that resuming needs no saved state."""
+"""Named random streams, so that resuming needs no saved generator state."""
 
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def stream(*name: int | str) -> torch.Generator:
-    """Return a CPU generator whose numbers depend on ``name`` alone.
+    """Return a CPU generator whose numbers depend only on ``name``.
 
-    Unlike seeds that are added up, ``(1, 2)`` and ``(2, 1)`` name unrelated streams.
+    Unlike sums of seeds, ``(1, 2)`` and ``(2, 1)`` name unrelated streams.
     """
+    import torch
+
     digest = hashlib.sha256(repr(name).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

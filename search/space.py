@@ -12,8 +12,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-
-import torch
+from typing import TYPE_CHECKING
 
 from backbone.cells.genotype import (
     COMBINATIONS,
@@ -25,9 +24,31 @@ from backbone.cells.genotype import (
     Edge,
     Genotype,
 )
-from search.config import CELLS, CONCATENATIONS, SpaceConfig
 
+if TYPE_CHECKING:
+    import torch
+
+CELLS = ("normal", "reduction")
+CONCATENATIONS = ("unused", "all")
 DECISIONS_PER_BLOCK = 5
+
+
+@dataclass(kw_only=True, slots=True)
+class SpaceConfig:
+    """The genotypes to search: all whose cells have this many blocks of these operations."""
+
+    operations: list[str] = field(default_factory=lambda: list(NASNET_OPERATIONS))
+    """Candidate operations; the paper's 13 by default."""
+    num_blocks: int = 5
+    """B: number of blocks per cell, at least 1 (paper, section 3: 5)."""
+    combinations: list[str] = field(default_factory=lambda: list(COMBINATIONS))
+    """Ways of combining the two results of a block, of ``add`` and ``concat``."""
+    cells: list[str] = field(default_factory=lambda: list(CELLS))
+    """``normal`` and ``reduction``, or ``normal`` alone, which then serves at both strides."""
+    concat: str = "unused"
+    """Blocks that a cell concatenates: those ``unused`` by other blocks, or ``all``."""
+    distinct_sources: bool = False
+    """Whether the two inputs of a block must differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +217,8 @@ class SearchSpace:
 
     def sample(self, generator: torch.Generator) -> tuple[int, ...]:
         """Draw every decision uniformly and independently."""
+        import torch
+
         return tuple(
             int(torch.randint(choice.num_options, (), generator=generator))
             for choice in self.choices

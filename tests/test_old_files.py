@@ -22,12 +22,14 @@ from detection.evaluation.report import ReportOptions
 from detection.models.checkpoint import load_detector
 from search.analysis.reward_log import MeasurementLog
 from search.analysis.reward_table import record_table
-from search.config import CostConfig, EvolutionConfig, ExecutorConfig, SearchConfig, SpaceConfig
-from search.rewards.config import ProxyConfig, SupernetConfig, TableConfig
+from search.execution.inline import InlineConfig
+from search.rewards.config import CostConfig, ProxyConfig, SupernetConfig, TableConfig
 from search.rewards.proxy import ProxyReward
 from search.rewards.supernet_reward import SupernetReward
 from search.rewards.tabular import TableReward
-from search.space import build_space
+from search.space import SpaceConfig, build_space
+from search.strategies.evolution import EvolutionConfig
+from search.study.config import SearchConfig
 from search.study.results import read_trials
 from search.study.study import search_cells
 
@@ -154,7 +156,7 @@ def test_a_reward_table_is_looked_up_and_is_complete(tmp_path):
     for genotype, row in zip(build_space(TABLE_SPACE).enumerate(), rows, strict=True):
         assert table(genotype, seed=0, report=print) == row["reward"]
     record_table(
-        path, TABLE_SPACE, proxy_accuracy(), executor=ExecutorConfig(), cost=COST, progress=False
+        path, TABLE_SPACE, proxy_accuracy(), executor=InlineConfig(), cost=COST, progress=False
     )
     assert path.read_bytes() == before
 

@@ -38,20 +38,12 @@ from backbone.config import PretrainConfig, require_at_least
 from detection.engine.config import TrainDetectorConfig
 from detection.models.config import DETECTORS
 from detection.reward import DetectionRewardConfig
-from search.config import (
-    ControllerConfig,
-    EvolutionConfig,
-    ExecutorConfig,
-    LocalConfig,
-    NsgaConfig,
-    RandomConfig,
-    RayConfig,
-    SearchConfig,
-    SpaceConfig,
-    TpeConfig,
-)
+from search.execution import EXECUTORS
 from search.rewards import REWARDS
 from search.rewards.config import ProxyConfig
+from search.space import SpaceConfig
+from search.strategies import STRATEGIES
+from search.study.config import SearchConfig
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -256,16 +248,10 @@ def register_schemas() -> None:
         store(group="detector", name=f"{name}_schema", node=row.config)
     for group, name, choice in (
         ("space", "space_schema", SpaceConfig),
-        ("strategy", "random_schema", RandomConfig),
-        ("strategy", "controller_schema", ControllerConfig),
-        ("strategy", "evolution_schema", EvolutionConfig),
-        ("strategy", "tpe_schema", TpeConfig),
-        ("strategy", "nsga2_schema", NsgaConfig),
+        *(("strategy", f"{name}_schema", row.config) for name, row in STRATEGIES.items()),
         *(("reward", f"{name}_schema", choice.config) for name, choice in REWARDS.items()),
         ("reward", "detection_schema", DetectionRewardConfig),
-        ("executor", "inline_schema", ExecutorConfig),
-        ("executor", "local_schema", LocalConfig),
-        ("executor", "ray_schema", RayConfig),
+        *(("executor", f"{name}_schema", row.config) for name, row in EXECUTORS.items()),
         ("logger", "none_schema", LoggerConfig),
         ("logger", "csv_schema", CsvLoggerConfig),
         ("logger", "wandb_schema", WandbLoggerConfig),

@@ -12,8 +12,11 @@ from search.analysis.config import (
     SimulationConfig,
     SupernetRankingConfig,
 )
-from search.config import CostConfig, ExecutorConfig, SearchConfig, SpaceConfig, StrategyConfig
-from search.rewards.config import ProxyConfig, SupernetConfig, ZeroCostConfig
+from search.execution.base import ExecutorConfig
+from search.rewards.config import CostConfig, ProxyConfig, SupernetConfig, ZeroCostConfig
+from search.space import SpaceConfig
+from search.strategies.base import StrategyConfig
+from search.study.config import SearchConfig
 
 
 @dataclass(kw_only=True, slots=True)

@@ -25,7 +25,7 @@ from _search_schemas import BenchmarkProxy
 
 if TYPE_CHECKING:
     from backbone.cells.genotype import Genotype
-    from search.execution.local import Executor
+    from search.execution.base import Executor
 
 Measure = Callable[[], tuple[float, float]]
 """Does all trainings once; returns seconds and mean accuracy."""
@@ -109,8 +109,8 @@ class Contenders:
         return run
 
     def _proxies(self, num_workers: int) -> Measure:
-        from search.config import LocalConfig
-        from search.execution.local import running_executor
+        from search.execution import running_executor
+        from search.execution.local import LocalConfig
         from search.execution.worker import Evaluator
 
         on_gpu = self._reward.tensors[0].images.is_cuda
@@ -130,7 +130,7 @@ class Contenders:
         return run
 
     def _do(self, executor: Executor, genotypes: list[Genotype]) -> list[float]:
-        from search.execution.local import run_tasks
+        from search.execution.base import run_tasks
         from search.execution.worker import Task
 
         tasks = [

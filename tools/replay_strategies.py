@@ -25,8 +25,8 @@ from _search_schemas import ReplayStrategies
 
 if TYPE_CHECKING:
     from search.analysis.replay import Efficiency, Replay
-    from search.config import StrategyConfig
     from search.rewards.tabular import TableReward
+    from search.strategies.base import StrategyConfig
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="replay_strategies")

@@ -23,7 +23,8 @@ from backbone.io.files import write_text
 from backbone.profile.complexity import count_mult_adds
 from search.analysis.config import CellComparisonConfig
 from search.analysis.reward_log import MeasurementLog
-from search.execution.local import run_tasks, running_executor
+from search.execution import running_executor
+from search.execution.base import run_tasks
 from search.execution.worker import Evaluator, Task
 from search.rewards.base import ReportStep
 from search.rewards.config import ProxyConfig

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from backbone.config import require_at_least
-from search.config import ExecutorConfig, SpaceConfig
+from search.execution.base import ExecutorConfig
+from search.execution.inline import InlineConfig
+from search.space import SpaceConfig
 
 MIN_GENOTYPES = 5
 """Minimum number of genotypes for an interval of a rank correlation."""
@@ -82,7 +84,7 @@ class CellComparisonConfig:
     """Trainings of each network."""
     seed: int = 1000
     """Seed of the first training; the others use the next ones. Not those of a search."""
-    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+    executor: ExecutorConfig = field(default_factory=InlineConfig)
     """Where trainings run."""
     progress: bool = True
     """Show a progress bar."""

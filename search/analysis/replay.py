@@ -18,13 +18,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from backbone.io.files import replacing
-from search.config import CostConfig, SearchConfig, StrategyConfig
-from search.execution.local import InlineExecutor
+from search.execution.inline import InlineExecutor
 from search.execution.worker import Evaluator
 from search.randomness import stream
+from search.rewards.config import CostConfig
 from search.rewards.tabular import TableReward
 from search.space import build_space
-from search.strategies.base import build_sampler
+from search.strategies import build_sampler
+from search.strategies.base import StrategyConfig
+from search.study.config import SearchConfig
 from search.study.driver import TrialDriver
 from search.study.storage import Presence
 

@@ -12,12 +12,13 @@ from tqdm import tqdm
 
 from backbone.io.files import write_text
 from backbone.io.provenance import to_builtins
-from search.config import CostConfig, ExecutorConfig, SpaceConfig
-from search.execution.local import running_executor
+from search.execution import running_executor
+from search.execution.base import ExecutorConfig
 from search.execution.worker import Evaluator, Task
 from search.rewards.base import Reward
+from search.rewards.config import CostConfig
 from search.rewards.tabular import FORMAT, _checked_header, read_table
-from search.space import build_space
+from search.space import SpaceConfig, build_space
 
 
 def record_table(

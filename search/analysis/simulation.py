@@ -21,10 +21,10 @@ import torch
 
 from backbone.cells.genotype import Genotype
 from search.analysis.config import SimulationConfig
-from search.config import SearchConfig
 from search.execution.worker import Outcome, Task
 from search.randomness import stream
 from search.rewards.base import ReportStep
+from search.study.config import SearchConfig
 from search.study.driver import TrialDriver
 from search.study.storage import JOURNAL_NAME, Presence, sole_driver
 from search.study.study import open_study

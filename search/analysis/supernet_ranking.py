@@ -19,9 +19,8 @@ from search.analysis.config import MIN_GENOTYPES, SupernetRankingConfig
 from search.analysis.rank_correlation import Agreement, measure_agreement
 from search.analysis.recommendation import describe
 from search.analysis.scatter import Panel, draw_scatter
-from search.config import CostConfig
 from search.randomness import stream
-from search.rewards.config import SupernetConfig, TableConfig
+from search.rewards.config import CostConfig, SupernetConfig, TableConfig
 from search.rewards.cost import genotype_cost
 from search.rewards.supernet_reward import SupernetReward
 from search.rewards.tabular import TableReward, TableRow

@@ -1,22 +1,17 @@
-"""Where trials run: in this process, in worker processes of this machine, or on a Ray cluster."""
+"""Trials in worker processes of this machine, each pinned to its cores or its GPU."""
 
 from __future__ import annotations
 
-import itertools
 import logging
 import multiprocessing
 import os
 import traceback
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol
+from typing import Any
 
-import torch
-
-from search.config import ExecutorConfig, LocalConfig, RayConfig
+from backbone.config import require_at_least
+from search.execution.base import MAX_ATTEMPTS, ExecutorConfig
 from search.execution.processes import (
     end_with_parent,
     leave_interrupts_to_parent,
@@ -28,91 +23,54 @@ from search.execution.worker import Evaluator, Outcome, Task
 
 logger = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 3
-"""A task whose worker dies so often is taken to be the cause, as when memory runs out."""
 STOP_SECONDS = 5.0
-"""How long a worker may take to end."""
+"""Time that a worker process gets to terminate before it is killed."""
 
 
-class Executor(Protocol):
-    """Does tasks, several at a time. A task whose worker is lost is done again."""
+@dataclass(kw_only=True, slots=True)
+class LocalConfig(ExecutorConfig):
+    """Run trials in worker processes of this machine, each pinned to its cores or to a GPU."""
 
-    @property
-    def num_slots(self) -> int:
-        """How many tasks are done at the same time."""
+    num_workers: int = 0
+    """Number of worker processes; 0 for one per core, or for ``workers_per_gpu`` times the number
+    of GPUs."""
+    workers_per_gpu: int = 0
+    """Number of workers that share a GPU, where their networks fit; 0 assigns no GPUs, so that
+    every worker sees all of them."""
 
-    def submit(self, task: Task) -> None:
-        """Hand a task over; at most ``num_slots`` may be under way."""
-
-    def wait(self) -> list[Outcome]:
-        """Wait until at least one task is done, and return all that are.
-
-        Raises:
-            Exception: a bug in the reward, as the worker met it.
-        """
-
-    def close(self) -> None:
-        """Stop the workers, whatever they are doing."""
-
-
-def run_tasks(executor: Executor, tasks: Iterable[Task]) -> Iterator[Outcome]:
-    """Do tasks with all slots of an executor, and yield each outcome as it comes."""
-    waiting, under_way = iter(tasks), 0
-    while True:
-        for task in itertools.islice(waiting, executor.num_slots - under_way):
-            executor.submit(task)
-            under_way += 1
-        if not under_way:
-            return
-        outcomes = executor.wait()
-        under_way -= len(outcomes)
-        yield from outcomes
-
-
-class InlineExecutor:
-    """Does one task at a time, in this process."""
-
-    num_slots = 1
-
-    def __init__(self, evaluator: Evaluator) -> None:
-        self._evaluator = evaluator
-        self._tasks: deque[Task] = deque()
-
-    def submit(self, task: Task) -> None:
-        self._tasks.append(task)
-
-    def wait(self) -> list[Outcome]:
-        return [self._evaluator(self._tasks.popleft())]
-
-    def close(self) -> None:
-        self._tasks.clear()
+    def __post_init__(self) -> None:
+        require_at_least(0, num_workers=self.num_workers, workers_per_gpu=self.workers_per_gpu)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """What a worker process may use."""
+class WorkerResources:
+    """Cores and GPU of one worker process."""
 
     cores: tuple[int, ...]
     gpu: str | None = None
-    """As ``CUDA_VISIBLE_DEVICES`` names it; None leaves the environment alone."""
+    """Its name in ``CUDA_VISIBLE_DEVICES``; None leaves the environment unchanged."""
 
 
 @dataclass(slots=True)
 class _Worker:
-    place: Place
+    resources: WorkerResources
     process: Any
     connection: Connection
     task: Task | None = None
 
 
 class LocalExecutor:
-    """Does tasks in worker processes of this machine, each pinned to its cores or its GPU."""
+    """Runs tasks in worker processes of this machine, each pinned to its cores or its GPU.
 
-    def __init__(self, evaluator: Evaluator, places: Sequence[Place]) -> None:
+    Raises:
+        ValueError: if GPUs are requested and there are none.
+    """
+
+    def __init__(self, evaluator: Evaluator, config: LocalConfig) -> None:
         self._evaluator = evaluator
-        # spawn: a fork of a process whose libraries run threads may hang
+        # spawn: forking a process whose libraries run threads may hang
         self._context = multiprocessing.get_context("spawn")
-        self._workers = [self._start(place) for place in places]
+        self._workers = [self._start(resources) for resources in allocate_resources(config)]
         self._attempts: dict[int, int] = {}
         self._ready: list[Outcome] = []
 
@@ -120,27 +78,27 @@ class LocalExecutor:
     def num_slots(self) -> int:
         return len(self._workers)
 
-    def _start(self, place: Place) -> _Worker:
-        ours, theirs = self._context.Pipe()
+    def _start(self, resources: WorkerResources) -> _Worker:
+        connection, worker_end = self._context.Pipe()
         process = self._context.Process(
-            target=_serve, args=(theirs, self._evaluator, place), daemon=True
+            target=_serve, args=(worker_end, self._evaluator, resources), daemon=True
         )
         process.start()
-        theirs.close()  # so that the worker's end closes with the worker
-        return _Worker(place, process, ours)
+        worker_end.close()  # the worker holds the only copy, which closes with it
+        return _Worker(resources, process, connection)
 
     def submit(self, task: Task) -> None:
         self._attempts[task.number] = 0
-        self._give(next(i for i, w in enumerate(self._workers) if w.task is None), task)
+        self._send(next(i for i, w in enumerate(self._workers) if w.task is None), task)
 
-    def _give(self, index: int, task: Task) -> None:
+    def _send(self, index: int, task: Task) -> None:
         worker = self._workers[index]
         worker.task = task
         self._attempts[task.number] += 1
         try:
             worker.connection.send(task)
-        except OSError:  # it died idle; waiting for it tells
-            logger.debug("worker process %s was gone", worker.process.pid)
+        except OSError:  # it died while idle; ``wait`` notices and replaces it
+            logger.debug("worker process %s is dead", worker.process.pid)
 
     def wait(self) -> list[Outcome]:
         while not self._ready:
@@ -165,12 +123,12 @@ class LocalExecutor:
         self._ready.append(answer)
 
     def _replace(self, index: int) -> None:
-        """Start another worker in the place of one that died, with the same task."""
+        """Start a new worker instead of one that died, with the same task."""
         dead = self._workers[index]
         assert dead.task is not None
         dead.process.join()
         dead.connection.close()
-        self._workers[index] = self._start(dead.place)
+        self._workers[index] = self._start(dead.resources)
         task, code = dead.task, dead.process.exitcode
         reason = f"its worker process died ({_describe_exit(code)})"
         if self._attempts[task.number] >= MAX_ATTEMPTS:
@@ -179,7 +137,7 @@ class LocalExecutor:
             self._ready.append(Outcome(number=task.number, failure=failure))
             return
         logger.warning("trial %d is run again: %s", task.number, reason)
-        self._give(index, task)
+        self._send(index, task)
 
     def close(self) -> None:
         for worker in self._workers:
@@ -192,7 +150,7 @@ class LocalExecutor:
 
 @dataclass(frozen=True)
 class _Bug:
-    """What a worker answers when a reward raised what no genotype is to blame for."""
+    """A worker's answer when a reward raised an exception that is no failure of the genotype."""
 
     error: Exception
     traceback: str
@@ -205,14 +163,16 @@ def _describe_exit(code: int | None) -> str:
     return f"signal {-code}{cause}"
 
 
-def _serve(connection: Connection, evaluator: Evaluator, place: Place) -> None:
-    """Do the tasks that come through a connection, until it closes."""
+def _serve(connection: Connection, evaluator: Evaluator, resources: WorkerResources) -> None:
+    """Run the tasks received from a connection until it closes."""
     end_with_parent()
     leave_interrupts_to_parent()
-    pin_to(place.cores)
-    torch.set_num_threads(len(place.cores))
-    if place.gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = place.gpu  # read when CUDA is first used
+    pin_to(resources.cores)
+    import torch
+
+    torch.set_num_threads(len(resources.cores))
+    if resources.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = resources.gpu  # read when CUDA is first used
     while True:
         try:
             task = connection.recv()
@@ -220,7 +180,7 @@ def _serve(connection: Connection, evaluator: Evaluator, place: Place) -> None:
             return
         try:
             answer: Outcome | _Bug = evaluator(task)
-        except Exception as error:  # handed to the driver, which raises it
+        except Exception as error:  # sent to the driver, which raises it
             answer = _Bug(_picklable(error), traceback.format_exc())
         connection.send(answer)
 
@@ -229,21 +189,24 @@ def _picklable(error: Exception) -> Exception:
     try:
         copy = multiprocessing.reduction.ForkingPickler.dumps(error)
         multiprocessing.reduction.ForkingPickler.loads(copy)
-    except Exception:  # any class may have an odd constructor
+    except Exception:  # an exception class may have any constructor
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 
 
-def local_places(config: LocalConfig) -> list[Place]:
-    """Return where the workers of a local executor run.
+def allocate_resources(config: LocalConfig) -> list[WorkerResources]:
+    """Return the cores and the GPU of every worker of a local executor.
 
     Raises:
-        ValueError: if GPUs are asked for and there are none.
+        ValueError: if GPUs are requested and there are none.
     """
+    import torch
+
     cores, num_gpus = usable_cores(), torch.cuda.device_count()
     if config.workers_per_gpu and not num_gpus:
         raise ValueError(
-            f"executor.workers_per_gpu is {config.workers_per_gpu}, but torch finds no GPU here"
+            f"executor.workers_per_gpu is {config.workers_per_gpu}, but torch finds no GPU; set it "
+            "to 0"
         )
     if config.workers_per_gpu:
         num_workers = config.num_workers or num_gpus * config.workers_per_gpu
@@ -253,29 +216,8 @@ def local_places(config: LocalConfig) -> list[Place]:
     else:
         num_workers = config.num_workers or len(cores)
         gpus = [None] * num_workers
-    shares = share_cores(cores, num_workers)
-    return [Place(tuple(share), gpu) for share, gpu in zip(shares, gpus, strict=True)]
-
-
-@contextmanager
-def running_executor(config: ExecutorConfig, evaluator: Evaluator) -> Iterator[Executor]:
-    """Start an executor, and stop it in the end.
-
-    Raises:
-        ImportError: if Ray is asked for and not installed.
-        ValueError: if what is asked for is not there.
-    """
-    executor: Executor
-    match config:
-        case LocalConfig():
-            executor = LocalExecutor(evaluator, local_places(config))
-        case RayConfig():
-            from search.execution.ray import RayExecutor
-
-            executor = RayExecutor(evaluator, config)
-        case _:
-            executor = InlineExecutor(evaluator)
-    try:
-        yield executor
-    finally:
-        executor.close()
+    cores_by_worker = share_cores(cores, num_workers)
+    return [
+        WorkerResources(tuple(own_cores), gpu)
+        for own_cores, gpu in zip(cores_by_worker, gpus, strict=True)
+    ]

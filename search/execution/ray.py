@@ -1,32 +1,64 @@
-"""Trials on a Ray cluster; the only module that imports Ray."""
+"""Trials on a Ray cluster. No other module imports Ray."""
 
 from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
 from typing import Any
 
-from search.config import RayConfig
+from backbone.config import require_at_least
+from search.execution.base import MAX_ATTEMPTS, ExecutorConfig
 from search.execution.worker import Evaluator, Outcome, Task
-
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reads it when it is imported
-
-try:
-    import ray
-    from ray.exceptions import RayActorError
-except ImportError as missing:
-    raise ImportError(
-        "executor=ray needs Ray; install it by: python -m pip install -e '.[ray]'"
-    ) from missing
 
 logger = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 3
-"""A task whose worker is lost so often is taken to be the cause."""
+
+@dataclass(kw_only=True, slots=True)
+class RayConfig(ExecutorConfig):
+    """Run trials in actors on a Ray cluster."""
+
+    address: str = ""
+    """Address of the cluster, as Ray takes it (``auto``, ``ray://host:10001``); empty starts a
+    cluster on this machine."""
+    num_workers: int = 0
+    """Number of actors; 0 for as many as fit."""
+    cpus_per_worker: float = 1.0
+    """CPUs that Ray reserves for each actor."""
+    gpus_per_worker: float = 0.0
+    """GPUs that Ray reserves for each actor; a fraction where several networks fit on one GPU."""
+
+    def __post_init__(self) -> None:
+        require_at_least(
+            0,
+            num_workers=self.num_workers,
+            cpus_per_worker=self.cpus_per_worker,
+            gpus_per_worker=self.gpus_per_worker,
+        )
+        if not self.cpus_per_worker and not self.gpus_per_worker:
+            raise ValueError(
+                "a worker needs CPUs or GPUs, but cpus_per_worker and gpus_per_worker are both 0"
+            )
+
+
+def _import_ray() -> Any:
+    """Import Ray.
+
+    Raises:
+        ImportError: if it is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
+    try:
+        import ray
+    except ImportError as missing:
+        raise ImportError(
+            "executor=ray needs Ray; install it by: python -m pip install -e '.[ray]'"
+        ) from missing
+    return ray
 
 
 class _Worker:
-    """An actor: keeps the reward's data between tasks."""
+    """An actor, which keeps the reward's data between tasks."""
 
     def __init__(self, evaluator: Evaluator) -> None:
         self._evaluator = evaluator
@@ -36,24 +68,26 @@ class _Worker:
 
 
 class RayExecutor:
-    """Does tasks in Ray actors, each with its share of CPUs and (fractions of) GPUs.
+    """Runs tasks in Ray actors, each with its own CPUs and (fractions of) GPUs.
 
-    Uses the cluster that this process is connected to; or connects to the one at
-    ``config.address``; or starts one on this machine, which ends with the executor.
+    Uses the cluster that this process is connected to; otherwise connects to the one at
+    ``config.address``; otherwise starts one on this machine, which stops with the executor.
 
     Raises:
         ConnectionError: if no cluster answers at the address.
-        ValueError: if the cluster has not the resources for the workers.
+        ImportError: if Ray is not installed.
+        ValueError: if the cluster lacks the resources for the workers.
     """
 
     def __init__(self, evaluator: Evaluator, config: RayConfig) -> None:
+        self._ray = ray = _import_ray()
         self._connected_here = not ray.is_initialized()
         if self._connected_here:
             ray.init(
                 address=config.address or None, log_to_driver=False, logging_level=logging.ERROR
             )
         try:
-            self.num_slots = _num_workers(config)
+            self.num_slots = _num_workers(ray.nodes(), config)
         except ValueError:
             self.close()
             raise
@@ -73,7 +107,7 @@ class RayExecutor:
     def wait(self) -> list[Outcome]:
         outcomes: list[Outcome] = []
         while not outcomes:
-            done, _ = ray.wait(list(self._running), num_returns=1)
+            done, _ = self._ray.wait(list(self._running), num_returns=1)
             for answer in done:
                 outcome = self._collect(answer)
                 if outcome is not None:
@@ -81,10 +115,12 @@ class RayExecutor:
         return outcomes
 
     def _collect(self, answer: Any) -> Outcome | None:
-        """Return what came of a task, or None if it was started again."""
+        """Return the outcome of a task, or None if it was started again."""
+        from ray.exceptions import RayActorError
+
         actor, task, attempt = self._running.pop(answer)
         try:
-            outcome: Outcome = ray.get(answer)
+            outcome: Outcome = self._ray.get(answer)
         except RayActorError as error:
             actor = self._actor.remote(self._evaluator)
             if attempt < MAX_ATTEMPTS:
@@ -99,30 +135,31 @@ class RayExecutor:
 
     def close(self) -> None:
         for actor in [*getattr(self, "_idle", []), *(a for a, _, _ in self._busy())]:
-            ray.kill(actor)
+            self._ray.kill(actor)
         if self._connected_here:
-            ray.shutdown()
+            self._ray.shutdown()
 
     def _busy(self) -> list[tuple[Any, Task, int]]:
         return list(getattr(self, "_running", {}).values())
 
 
-def _num_workers(config: RayConfig) -> int:
-    """Return how many workers are wanted, or how many the cluster holds."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    most = sum(_fit(resources, config) for resources in nodes)
-    if most < max(config.num_workers, 1):
-        cpus, gpus = (sum(n.get(kind, 0) for n in nodes) for kind in ("CPU", "GPU"))
+def _num_workers(nodes: list[dict[str, Any]], config: RayConfig) -> int:
+    """Return the configured number of workers, or as many as fit into the cluster's nodes."""
+    resources_by_node = [node["Resources"] for node in nodes if node["Alive"]]
+    capacity = sum(_fit(resources, config) for resources in resources_by_node)
+    if capacity < max(config.num_workers, 1):
+        cpus, gpus = (sum(n.get(kind, 0) for n in resources_by_node) for kind in ("CPU", "GPU"))
         raise ValueError(
             f"{max(config.num_workers, 1)} workers of {config.cpus_per_worker:g} CPUs and "
             f"{config.gpus_per_worker:g} GPUs each do not fit into the Ray cluster, which has "
-            f"{cpus:g} CPUs and {gpus:g} GPUs on {len(nodes)} machines"
+            f"{cpus:g} CPUs and {gpus:g} GPUs on {len(resources_by_node)} machines"
         )
-    return config.num_workers or most
+    return config.num_workers or capacity
 
 
 def _fit(resources: dict[str, float], config: RayConfig) -> int:
-    wanted = {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker}
+    """Return the number of workers that fit into one node."""
+    needed = {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker}
     return min(
-        int(resources.get(kind, 0) / amount + 1e-9) for kind, amount in wanted.items() if amount
+        int(resources.get(kind, 0) / amount + 1e-9) for kind, amount in needed.items() if amount
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from backbone.cells.genotype import Genotype
-from search.config import CostConfig
 from search.rewards.base import Pruned, Reward
-from search.rewards.cost import genotype_cost
+
+if TYPE_CHECKING:
+    from search.rewards.config import CostConfig
 
 FAILURES = (ArithmeticError, MemoryError, RuntimeError)
 """What a reward raises when it is the genotype's fault, or memory's; see ``Reward``."""
@@ -64,6 +66,8 @@ class Evaluator:
         Raises:
             Exception: whatever a reward raises beside ``FAILURES`` and ``Pruned``: a bug.
         """
+        from search.rewards.cost import genotype_cost
+
         start = time.perf_counter()
         steps: dict[int, float] = {}
         value, failure, pruned, cost = None, "", False, None

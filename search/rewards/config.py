@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from backbone.config import MIN_WIDTH, require_at_least
-from search.config import SpaceConfig
+from backbone.config import MIN_SIDE_PX, MIN_WIDTH, STEMS, require_at_least
+from search.space import SpaceConfig
 
+COST_MEASURES = ("none", "mult_adds", "parameters", "latency_ms")
 PRECISIONS = ("auto", "float32", "bfloat16")
 ZERO_COST_SCORES = ("synflow", "naswot", "grad_norm", "snip", "num_parameters")
 
@@ -145,3 +146,65 @@ class TableConfig(RewardConfig):
 
     path: str
     """JSON lines file written by ``tabulate_rewards``; the search space has to be the table's."""
+
+
+@dataclass(kw_only=True, slots=True)
+class CostConfig:
+    """What the network of a genotype's cells costs, and how much a reward owes to its cost."""
+
+    measure: str = "mult_adds"
+    """``none``; ``mult_adds`` of one image; ``parameters``; or ``latency_ms``, measured on the
+    device."""
+    target: float = 0.0
+    """Rewards are constrained to this cost, in the unit of ``measure``; 0: they are not."""
+    front: bool = False
+    """Whether a low cost is a second objective: strategies that can look for the whole Pareto
+    front of reward and cost. (Every search writes the front of what it found.)"""
+    exponent_within: float = 0.0
+    """With a target, of a cost within it: the reward is multiplied by (target / cost) to this
+    power (Tan et al. 2019, equations 2 and 3, their -alpha). 0 does not reward a lower cost."""
+    exponent_beyond: float = 1.0
+    """The same of a cost beyond the target (their -beta). 0 and 1 are their hard constraint, 0.07
+    and 0.07 their soft one (section 3)."""
+    num_cells: int = 2
+    """N: normal cells per stack of the network that is costed: trunk without a head."""
+    first_filters: int = 16
+    """Width of its first stack's cells."""
+    stem: str = "imagenet"
+    """Its stem: ``imagenet`` or ``cifar``."""
+    side_px: int = 224
+    """Height and width of the images."""
+    batch_size: int = 1
+    """Images at a time whose latency is measured."""
+    device: str = "auto"
+    """Where latency is measured: torch's name of a device; ``auto`` is the first GPU if there is
+    one."""
+    num_threads: int = 1
+    """Threads on the CPU then; 0 leaves torch's own number."""
+    warmup_runs: int = 5
+    """Runs before those that are timed."""
+    timed_runs: int = 30
+    """Runs whose median is the latency."""
+
+    def __post_init__(self) -> None:
+        if self.measure not in COST_MEASURES:
+            raise ValueError(f"unknown measure {self.measure!r}; choose from {COST_MEASURES}")
+        if self.stem not in STEMS:
+            raise ValueError(f"unknown stem {self.stem!r}; choose from {STEMS}")
+        require_at_least(MIN_WIDTH, first_filters=self.first_filters)
+        require_at_least(MIN_SIDE_PX, side_px=self.side_px)
+        require_at_least(
+            1, num_cells=self.num_cells, batch_size=self.batch_size, timed_runs=self.timed_runs
+        )
+        require_at_least(
+            0,
+            target=self.target,
+            exponent_within=self.exponent_within,
+            exponent_beyond=self.exponent_beyond,
+            num_threads=self.num_threads,
+            warmup_runs=self.warmup_runs,
+        )
+        if (self.target or self.front) and self.measure == "none":
+            raise ValueError(f"a target or a front needs a measure: {COST_MEASURES[1:]}")
+        if self.target and self.front:
+            raise ValueError("a cost is constrained by a target or minimized for a front, not both")

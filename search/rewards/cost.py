@@ -14,7 +14,7 @@ from backbone.io.runtime import choose_device, limited_threads
 from backbone.models.backbone import Backbone, describe_cells, rebuild_backbone
 from backbone.models.cell_network import penultimate_filters
 from backbone.profile.complexity import describe_cost
-from search.config import CostConfig
+from search.rewards.config import CostConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from backbone.cells.genotype import Genotype
-from search.config import SpaceConfig
 from search.rewards.base import ReportStep
 from search.rewards.config import TableConfig
-from search.space import build_space
+from search.space import SpaceConfig, build_space
 
 FORMAT = "nasdet-reward-table"
 

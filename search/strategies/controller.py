@@ -1,115 +1,111 @@
-"""The paper's controller: an LSTM that makes a genotype's decisions, trained with PPO.
+"""The paper's recurrent controller as a search strategy (Zoph et al. 2018, appendix A.2).
 
-Zoph et al. 2018, section 3.1 and appendix A.2. What the paper leaves open is chosen here: Adam;
-an own softmax per decision; the previous decision's embedding as input, shared by decisions of one
-kind; probability ratios clipped decision by decision.
+The network and PPO are in ``search.strategies.policy``.
 """
-
-# B sequences, T decisions, O options (as many as any decision has), U units
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from optuna.distributions import BaseDistribution
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
 
-from backbone.io.runtime import limited_threads
-from search.config import ControllerConfig
+from backbone.config import require_at_least
 from search.randomness import stream
-from search.space import Choice, SearchSpace
+from search.space import SearchSpace
+from search.strategies.base import (
+    DecisionSampler,
+    HistoryWindow,
+    StrategyConfig,
+    is_orphaned,
+)
 
-NEVER = -1e9
-"""Logit of an option that a decision does not have: finite, so that gradients are too."""
+FAILED_REWARD = 0.0
+"""Reward that the controller learns from a failed trial, the lowest possible."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ControllerConfig(StrategyConfig):
+    """The paper's recurrent controller, trained with PPO (appendix A.2)."""
+
+    supports_multi_objective: ClassVar[bool] = False
+
+    batch_size: int = 20
+    """Genotypes per update (paper, appendix A.3)."""
+    num_units: int = 100
+    """Hidden units of the one-layer LSTM and size of its embeddings (paper, appendix A.2)."""
+    initial_range: float = 0.1
+    """Weights are initialized uniformly in plus or minus this value (paper, appendix A.2)."""
+    learning_rate: float = 0.00035
+    """Learning rate of Adam. The rate is from the paper, appendix A.2, which does not name the
+    optimizer."""
+    entropy_weight: float = 1e-5
+    """Weight of the entropy bonus (paper, appendix A.2)."""
+    baseline_weight: float = 0.95
+    """Decay of the moving average of rewards (paper, appendix A.2), in [0, 1)."""
+    clip: float = 0.2
+    """PPO's clipping range of a probability ratio, per decision. Not in the paper; PPO's usual
+    value."""
+    epochs_per_update: int = 4
+    """Optimizer steps on each batch. Not in the paper; a usual value."""
+
+    def __post_init__(self) -> None:
+        require_at_least(
+            1,
+            batch_size=self.batch_size,
+            num_units=self.num_units,
+            epochs_per_update=self.epochs_per_update,
+        )
+        require_at_least(
+            0,
+            initial_range=self.initial_range,
+            learning_rate=self.learning_rate,
+            entropy_weight=self.entropy_weight,
+            clip=self.clip,
+        )
+        if not 0 <= self.baseline_weight < 1:
+            raise ValueError(f"baseline_weight must be in [0, 1), not {self.baseline_weight}")
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A sequence of decisions and what it was worth."""
+    """A sequence of decisions and its reward."""
 
     decisions: tuple[int, ...]
     reward: float
 
 
-class Policy(nn.Module):
-    """Probabilities of each decision, given those before it.
-
-    Computes in double precision: it is small, and a rounding difference must not change a draw.
-    """
-
-    def __init__(
-        self, choices: Sequence[Choice], config: ControllerConfig, generator: torch.Generator
-    ) -> None:
-        super().__init__()
-        units, steps = config.num_units, len(choices)
-        most = max(choice.num_options for choice in choices)
-        kinds = sorted({choice.kind for choice in choices})
-
-        def parameter(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(*shape, dtype=torch.float64))
-
-        # Made without values and not by torch's global generator; every weight is drawn below.
-        self.lstm = nn.LSTM(units, units, batch_first=True, dtype=torch.float64, device="meta")
-        self.lstm.to_empty(device="cpu")
-        self.start = parameter(units)
-        self.embedding = parameter(len(kinds) * most, units)
-        self.weight_tuo = parameter(steps, units, most)
-        self.bias_to = parameter(steps, most)
-        with torch.no_grad():
-            for weights in self.parameters():
-                weights.uniform_(-config.initial_range, config.initial_range, generator=generator)
-        self._first_row_t = torch.tensor([kinds.index(choice.kind) * most for choice in choices])
-        options = torch.tensor([choice.num_options for choice in choices])
-        self._absent_to = torch.arange(most) >= options[:, None]
-
-    def forward(self, decisions_bt: Tensor) -> Tensor:
-        """Return the log-probabilities of all options at each of a sequence's decisions.
-
-        Args:
-            decisions_bt: (B, T), int64: option numbers.
-
-        Returns:
-            (B, T, O), about ``NEVER`` for options that a decision does not have.
-        """
-        start = self.start.expand(len(decisions_bt), 1, -1)
-        embedded = self.embedding[decisions_bt[:, :-1] + self._first_row_t[:-1]]
-        hidden_btu = self.lstm(torch.cat([start, embedded], dim=1))[0]
-        logits = torch.einsum("btu,tuo->bto", hidden_btu, self.weight_tuo) + self.bias_to
-        return logits.masked_fill(self._absent_to, NEVER).log_softmax(dim=-1)
-
-    @torch.no_grad()
-    def sample(self, generator: torch.Generator) -> tuple[int, ...]:
-        """Draw one sequence of decisions."""
-        decisions: list[int] = []
-        state: tuple[Tensor, Tensor] | None = None
-        inputs: Tensor = self.start
-        for step in range(len(self.bias_to)):
-            hidden, state = self.lstm(inputs.view(1, 1, -1), state)
-            logits = hidden.flatten() @ self.weight_tuo[step] + self.bias_to[step]
-            probabilities = logits.masked_fill(self._absent_to[step], NEVER).softmax(dim=0)
-            decision = int(torch.multinomial(probabilities, 1, generator=generator))
-            decisions.append(decision)
-            inputs = self.embedding[decision + self._first_row_t[step]]
-        return tuple(decisions)
-
-
 class Controller:
-    """A policy that learns from batches of rewarded proposals.
+    """A policy trained on batches of rewarded proposals.
 
-    Its state is a function of the seed and the batches learnt, and the proposal for a trial one
-    of that state and the trial's number; nothing else is random.
+    Its state is a function of the seed and the batches learned; a proposal is a function of that
+    state and the trial's number. Nothing else is random.
     """
 
     def __init__(self, space: SearchSpace, config: ControllerConfig, *, seed: int) -> None:
+        from search.strategies.policy import Policy, PpoTrainer
+
         self.config = config
         self.seed = seed
-        self.policy = Policy(space.choices, config, stream("controller", seed))
+        self.policy = Policy(
+            space.choices,
+            num_units=config.num_units,
+            initial_range=config.initial_range,
+            generator=stream("controller", seed),
+        )
+        self.trainer = PpoTrainer(
+            self.policy,
+            learning_rate=config.learning_rate,
+            clip=config.clip,
+            entropy_weight=config.entropy_weight,
+        )
         self.num_batches = 0
-        """Batches learnt."""
+        """Number of batches learned."""
         self.baseline: float | None = None
-        """Moving average of the rewards learnt; None before the first."""
-        self._optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.learning_rate)
+        """Moving average of the rewards learned; None before the first batch."""
 
     @classmethod
     def replay(
@@ -120,7 +116,7 @@ class Controller:
         seed: int,
         history: Sequence[Proposal],
     ) -> Controller:
-        """Return the controller that has learnt all complete batches of a history."""
+        """Build a controller that has learned all complete batches of a history."""
         controller = cls(space, config, seed=seed)
         size = config.batch_size
         for end in range(size, len(history) + 1, size):
@@ -128,49 +124,79 @@ class Controller:
         return controller
 
     def propose(self, number: int) -> tuple[int, ...]:
-        """Return the decisions for the trial of that number."""
-        with limited_threads(1):
-            return self.policy.sample(stream("proposal", self.seed, number))
+        """Sample the decisions of the trial with that number."""
+        return self.policy.sample(stream("proposal", self.seed, number))
 
     def learn(self, batch: Iterable[Proposal]) -> None:
-        """Improve the policy by one batch, taken as drawn from the policy as it is now.
+        """Update the policy with one batch, treated as drawn from the current policy.
 
-        With several workers a proposal may come from a slightly older policy; PPO's clipping is
-        what bounds the step either way.
+        With several workers a proposal may come from a slightly older policy; PPO's clipping
+        bounds the step in either case.
         """
         batch = list(batch)
         self.num_batches += 1
         if not batch:
             return
-        decisions_bt = torch.tensor([proposal.decisions for proposal in batch])
         rewards = [proposal.reward for proposal in batch]
-        # The first batch has no past rewards; its own mean is the nearest there is.
+        # The first batch has no past rewards; its own mean is the closest estimate.
         baseline = sum(rewards) / len(rewards) if self.baseline is None else self.baseline
-        advantage_b = torch.tensor(rewards, dtype=torch.float64) - baseline
-        with limited_threads(1):
-            with torch.no_grad():
-                before_bt = _chosen(self.policy(decisions_bt), decisions_bt)
-            for _ in range(self.config.epochs_per_update):
-                self._optimizer.zero_grad()
-                torch.autograd.backward(self._loss(decisions_bt, before_bt, advantage_b))
-                self._optimizer.step()
+        self.trainer.update(
+            [proposal.decisions for proposal in batch],
+            [reward - baseline for reward in rewards],
+            num_steps=self.config.epochs_per_update,
+        )
+        weight = self.config.baseline_weight
         for reward in rewards:
-            weight = self.config.baseline_weight
             baseline = weight * baseline + (1 - weight) * reward
         self.baseline = baseline
 
-    def _loss(self, decisions_bt: Tensor, before_bt: Tensor, advantage_b: Tensor) -> Tensor:
-        log_p_bto = self.policy(decisions_bt)
-        ratio_bt = (_chosen(log_p_bto, decisions_bt) - before_bt).exp()
-        gain = clipped_gain(ratio_bt, advantage_b[:, None], clip=self.config.clip)
-        entropy = -(log_p_bto.exp() * log_p_bto).sum(dim=-1)
-        return -(gain + self.config.entropy_weight * entropy).mean()
 
+class ControllerSampler(DecisionSampler[ControllerConfig]):
+    """Propose genotypes by the paper's controller.
 
-def clipped_gain(ratio: Tensor, advantage: Tensor, *, clip: float) -> Tensor:
-    """PPO's objective per decision: no gain from a ratio beyond ``1 - clip`` to ``1 + clip``."""
-    return torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+    Trial n belongs to batch n // batch_size. The controller has learned the complete batches of
+    the past up to the first incomplete one: with one worker all batches before trial n's, with
+    several workers possibly one batch fewer. Any process can rebuild it from the study.
+    """
 
+    def __init__(
+        self, space: SearchSpace, config: ControllerConfig, *, seed: int, history: HistoryWindow
+    ) -> None:
+        super().__init__(space, config, seed=seed, history=history)
+        self._controller = self._new_controller()
+        self._study_name: str | None = None
 
-def _chosen(log_p_bto: Tensor, decisions_bt: Tensor) -> Tensor:
-    return log_p_bto.gather(2, decisions_bt[:, :, None]).squeeze(2)
+    def _new_controller(self) -> Controller:
+        return Controller(self.space, self.config, seed=self.seed)
+
+    def sample_relative(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        if study.study_name != self._study_name:
+            self._controller = self._new_controller()
+            self._study_name = study.study_name
+        return super().sample_relative(study, trial, search_space)
+
+    def decide(self, past: Sequence[FrozenTrial], number: int) -> Sequence[int]:
+        size = self.config.batch_size
+        # An earlier trial that runs again must see the history that it saw the first time.
+        if self._controller.num_batches * size > len(past):
+            self._controller = self._new_controller()
+        while True:
+            start = self._controller.num_batches * size
+            batch = past[start : start + size]
+            if len(batch) < size or not all(trial.state.is_finished() for trial in batch):
+                return self._controller.propose(number)
+            self._controller.learn(p for t in batch if (p := self._proposal(t)) is not None)
+
+    def _proposal(self, trial: FrozenTrial) -> Proposal | None:
+        """Return what the controller learns from a trial, or None if it learns nothing."""
+        decisions = self.decisions_of(trial)
+        if decisions is None or is_orphaned(trial):
+            return None
+        if trial.state is TrialState.PRUNED and trial.value is None:
+            return None  # stopped before it was trained
+        return Proposal(decisions, FAILED_REWARD if trial.value is None else trial.value)

@@ -13,11 +13,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from tqdm import tqdm
 
 from backbone.cells.genotype import Genotype
-from search.config import SearchConfig
-from search.execution.local import Executor
+from search.execution.base import Executor
 from search.execution.worker import Outcome, Task
 from search.rewards.cost import constrained_reward
-from search.strategies.base import DecisionSampler, was_lost
+from search.strategies.base import DecisionSampler, is_orphaned
+from search.study.config import SearchConfig
 from search.study.storage import JOURNAL_NAME, Presence
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class TrialDriver:
             taken_over = any(trials[n].state is TrialState.WAITING for n in self._open)
             if number - self._num_lost >= self.config.num_trials and not taken_over:
                 return
-            if not self._sampler.horizon.may_propose(number, self._first_unfinished):
+            if not self._sampler.history.may_propose(number, self._first_unfinished):
                 return
             self._start(self.study.ask())
             self._look(bar)
@@ -168,7 +168,7 @@ class TrialDriver:
         "A system for massively parallel hyperparameter tuning", algorithm 2: asynchronous
         successive halving, without waiting for a rung to fill.
         """
-        end = self._sampler.horizon.end(number)
+        end = self._sampler.history.end(number)
         values: dict[int, list[float]] = {}
         last = 0  # step of a whole training, at which there is nothing left to save
         for record in self._by_number.values():
@@ -242,7 +242,7 @@ class TrialDriver:
             trial = trials[number]
             if not trial.state.is_finished():
                 still_open.append(number)
-            elif was_lost(trial):
+            elif is_orphaned(trial):
                 self._num_lost += 1
             else:
                 is_new = self._has_looked and self._presence.owns(trial)

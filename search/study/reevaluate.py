@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from optuna import Study
 
-from search.config import SearchConfig
-from search.execution.local import Executor, run_tasks
+from search.execution.base import Executor, run_tasks
 from search.execution.worker import Task
 from search.rewards.base import Reward
+from search.study.config import SearchConfig
 from search.study.driver import TrialDriver, TrialRecord
 
 

@@ -13,12 +13,14 @@ import optuna
 
 from backbone.cells.genotype import Genotype
 from backbone.io.provenance import Provenance, read_record, recorded_key
-from search.config import PruningConfig, RandomConfig, SearchConfig
-from search.execution.local import running_executor
+from search.execution import running_executor
 from search.execution.worker import Evaluator
 from search.rewards.base import Reward
 from search.space import build_space
-from search.strategies.base import Horizon, build_sampler
+from search.strategies import build_sampler
+from search.strategies.base import HistoryWindow
+from search.strategies.random import RandomConfig
+from search.study.config import PruningConfig, SearchConfig
 from search.study.driver import TrialDriver, TrialRecord, known_reward
 from search.study.reevaluate import choose_winner
 from search.study.results import SearchResult, write_results
@@ -122,12 +124,12 @@ def open_study(
             "%s holds %d searches with other settings; they stay as they are, and this one has "
             "trials of its own", where, len(others),
         )  # fmt: skip
-    horizon = Horizon(config.history_lag if config.deterministic else None)
+    history = HistoryWindow(config.history_lag if config.deterministic else None)
     return optuna.create_study(
         storage=storage,
         study_name=name,
         directions=["maximize", "minimize"] if config.cost.front else ["maximize"],
-        sampler=build_sampler(config.strategy, space, seed=config.seed, horizon=horizon),
+        sampler=build_sampler(config.strategy, space, seed=config.seed, history=history),
         pruner=optuna.pruners.NopPruner(),  # ours decides with the thresholds of a task
         load_if_exists=True,
     )

@@ -73,7 +73,7 @@ class Broken(Made):
 
 
 @dataclass
-class TellsPlace(Made):
+class FirstCore(Made):
     """The reward is the process's first core."""
 
     def __call__(self, genotype, *, seed, report):

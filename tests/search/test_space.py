@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from backbone.cells.genotype import NASNET_OPERATIONS, Block, CellSpec, Edge, Genotype
 from backbone.cells.published import DARTS_V2, NASNET_A, PNASNET_5
-from search.config import SpaceConfig
 from search.randomness import stream
-from search.space import SearchSpace, build_space
+from search.space import SearchSpace, SpaceConfig, build_space
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = SearchSpace()

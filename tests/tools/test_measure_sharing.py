@@ -10,11 +10,10 @@ from PIL import Image
 
 from _run import LoggerConfig
 from _search_schemas import MeasureFidelity
-from search.config import SpaceConfig
 from search.randomness import stream
 from search.rewards.config import SupernetConfig
 from search.rewards.tabular import FORMAT
-from search.space import build_space
+from search.space import SpaceConfig, build_space
 
 ROOT = Path(__file__).parents[2]
 

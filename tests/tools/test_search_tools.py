@@ -14,9 +14,11 @@ from PIL import Image
 from _schemas import register_schemas
 from _search_schemas import CompareSearches, ReplayStrategies
 from replay_strategies import named_strategy
-from search.config import ControllerConfig, EvolutionConfig, RandomConfig
 from search.randomness import stream
 from search.rewards.tabular import read_table
+from search.strategies.controller import ControllerConfig
+from search.strategies.evolution import EvolutionConfig
+from search.strategies.random import RandomConfig
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["space.operations=[identity,max_pool_3x3]", "space.num_blocks=1"]

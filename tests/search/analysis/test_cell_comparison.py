@@ -8,7 +8,7 @@ from PIL import Image
 from backbone.cells.published import DARTS_V2, NASNET_A
 from search.analysis.cell_comparison import compare_cells, scaled
 from search.analysis.config import CellComparisonConfig
-from search.config import LocalConfig
+from search.execution.local import LocalConfig
 from search.randomness import stream
 from search.rewards.config import ProxyConfig
 from search.rewards.image_tensors import ImageTensors

@@ -13,8 +13,7 @@ from backbone.cells.genotype import Genotype
 from search.analysis.config import FidelityConfig
 from search.analysis.fidelity import draw_genotypes, measure_fidelity
 from search.analysis.rank_correlation import kendall_tau
-from search.config import SpaceConfig
-from search.space import SearchSpace
+from search.space import SearchSpace, SpaceConfig
 
 SMALL = SpaceConfig(operations=["identity", "conv_1x1", "max_pool_3x3"], num_blocks=2)
 CONFIG = FidelityConfig(

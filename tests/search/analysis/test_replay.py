@@ -8,18 +8,14 @@ from matplotlib.image import imread
 
 from search.analysis.replay import Replay, draw_replays, replay, summarize, top_fraction_threshold
 from search.analysis.reward_table import record_table
-from search.config import (
-    ControllerConfig,
-    EvolutionConfig,
-    ExecutorConfig,
-    NsgaConfig,
-    RandomConfig,
-    SpaceConfig,
-    TpeConfig,
-)
+from search.execution.inline import InlineConfig
 from search.rewards.config import TableConfig
 from search.rewards.tabular import TableReward
-from search.space import build_space
+from search.space import SpaceConfig, build_space
+from search.strategies.controller import ControllerConfig
+from search.strategies.evolution import EvolutionConfig
+from search.strategies.optuna import NsgaConfig, TpeConfig
+from search.strategies.random import RandomConfig
 
 OPERATIONS = ["identity", "conv_1x1", "max_pool_3x3", "avg_pool_3x3"]
 # One block whose inputs differ: each genotype has two sequences of decisions, so that random ones
@@ -72,7 +68,7 @@ class CountsConvolutions(Graded):
 
 def table_of(reward, space, folder):
     path = folder / "table.jsonl"
-    record_table(path, space, reward, executor=ExecutorConfig(), progress=False)
+    record_table(path, space, reward, executor=InlineConfig(), progress=False)
     return TableReward(TableConfig(path=str(path)))
 
 

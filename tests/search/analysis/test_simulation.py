@@ -3,9 +3,12 @@ import pytest
 
 from search.analysis.config import SimulationConfig
 from search.analysis.simulation import PretendedReward, SimulatedExecutor, simulate_search
-from search.config import CostConfig, EvolutionConfig, RandomConfig, SearchConfig, SpaceConfig
 from search.execution.worker import Task
-from search.space import build_space
+from search.rewards.config import CostConfig
+from search.space import SpaceConfig, build_space
+from search.strategies.evolution import EvolutionConfig
+from search.strategies.random import RandomConfig
+from search.study.config import SearchConfig
 from search.study.storage import open_storage
 
 SPACE = SpaceConfig(operations=["identity", "conv_1x1", "max_pool_3x3"], num_blocks=3)

@@ -9,11 +9,10 @@ from PIL import Image
 from search.analysis import supernet_ranking as sharing
 from search.analysis.config import SupernetRankingConfig
 from search.analysis.supernet_ranking import measure_sharing
-from search.config import SpaceConfig
 from search.randomness import stream
 from search.rewards.config import SupernetConfig
 from search.rewards.tabular import FORMAT
-from search.space import build_space
+from search.space import SpaceConfig, build_space
 
 SPACE = SpaceConfig(operations=["identity", "max_pool_3x3"], num_blocks=1, combinations=["add"])
 

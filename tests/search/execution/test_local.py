@@ -5,14 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from search.config import CostConfig, ExecutorConfig, LocalConfig
-from search.execution.local import LocalExecutor, Place, local_places, running_executor
+from search.execution import running_executor
+from search.execution.inline import InlineConfig
+from search.execution.local import LocalConfig, LocalExecutor, WorkerResources, allocate_resources
 from search.execution.processes import share_cores, usable_cores
 from search.execution.worker import Evaluator, Task
+from search.rewards.config import CostConfig
 from search.rewards.cost import genotype_cost
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # worker processes import the rewards from there
-from made_rewards import Broken, DiesAlways, DiesOnce, Made, OddError, Slow, TellsPlace, genotypes
+from made_rewards import Broken, DiesAlways, DiesOnce, FirstCore, Made, OddError, Slow, genotypes
 
 TWO = LocalConfig(num_workers=2)
 
@@ -38,7 +40,7 @@ def tasks(number, **changes):
 
 
 def test_worker_processes_give_what_this_process_gives():
-    with running_executor(ExecutorConfig(), Evaluator(Made())) as executor:
+    with running_executor(InlineConfig(), Evaluator(Made())) as executor:
         here = outcomes(executor, tasks(6))
     with running_executor(TWO, Evaluator(Made())) as executor:
         there = outcomes(executor, tasks(6))
@@ -64,7 +66,7 @@ def test_a_task_is_stopped_below_its_threshold():
 def test_the_task_of_a_worker_that_is_killed_is_done_again(tmp_path):
     with running_executor(TWO, Evaluator(DiesOnce(folder=str(tmp_path)))) as executor:
         done = outcomes(executor, tasks(3))
-    with running_executor(ExecutorConfig(), Evaluator(Made())) as executor:
+    with running_executor(InlineConfig(), Evaluator(Made())) as executor:
         assert [o.reward for o in done] == [o.reward for o in outcomes(executor, tasks(3))]
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -78,7 +80,7 @@ def test_a_task_that_kills_every_worker_is_a_failure_with_its_reason():
     assert "3 times" in outcome.failure
 
 
-@pytest.mark.parametrize("config", [ExecutorConfig(), LocalConfig(num_workers=1)])
+@pytest.mark.parametrize("config", [InlineConfig(), LocalConfig(num_workers=1)])
 def test_a_bug_in_a_reward_reaches_the_driver(config):
     expected = (
         OddError if not isinstance(config, LocalConfig) else RuntimeError
@@ -103,7 +105,7 @@ def test_workers_end_with_the_executor(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen here")
 def test_each_worker_stays_on_its_cores():
     cores = usable_cores()
-    with running_executor(LocalConfig(), Evaluator(TellsPlace())) as executor:
+    with running_executor(LocalConfig(), Evaluator(FirstCore())) as executor:
         assert executor.num_slots == len(cores)
         done = outcomes(executor, tasks(2 * len(cores)))
     assert {o.reward for o in done} == set(cores)
@@ -124,17 +126,17 @@ def test_cores_are_shared_evenly(cores, workers, shares):
 def test_workers_take_turns_with_the_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    places = local_places(LocalConfig(workers_per_gpu=2))
-    assert [place.gpu for place in places] == ["0", "1", "0", "1"]
+    resources = allocate_resources(LocalConfig(workers_per_gpu=2))
+    assert [r.gpu for r in resources] == ["0", "1", "0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    assert [p.gpu for p in local_places(LocalConfig(workers_per_gpu=1))] == ["5", "7"]
+    assert [r.gpu for r in allocate_resources(LocalConfig(workers_per_gpu=1))] == ["5", "7"]
 
 
 def test_what_an_executor_needs_and_is_not_there_is_one_sentence(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(ValueError, match="finds no GPU here"):
-        local_places(LocalConfig(workers_per_gpu=1))
+    with pytest.raises(ValueError, match="torch finds no GPU; set it to 0"):
+        allocate_resources(LocalConfig(workers_per_gpu=1))
 
 
-def test_a_place_without_a_gpu_leaves_the_environment_alone():
-    assert Place((0,)).gpu is None
+def test_a_worker_has_no_gpu_of_its_own_by_default():
+    assert WorkerResources((0,)).gpu is None

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from search.config import RayConfig
-from search.execution.local import running_executor
+from search.execution import running_executor
+from search.execution.ray import RayConfig
 from search.execution.worker import Evaluator, Task
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # worker processes import the rewards from there

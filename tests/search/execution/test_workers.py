@@ -18,18 +18,14 @@ import optuna
 import pytest
 
 from backbone.cells.genotype import Genotype
-from search.config import (
-    ControllerConfig,
-    CostConfig,
-    EvolutionConfig,
-    LocalConfig,
-    NsgaConfig,
-    PruningConfig,
-    RandomConfig,
-    SearchConfig,
-    SpaceConfig,
-    TpeConfig,
-)
+from search.execution.local import LocalConfig
+from search.rewards.config import CostConfig
+from search.space import SpaceConfig
+from search.strategies.controller import ControllerConfig
+from search.strategies.evolution import EvolutionConfig
+from search.strategies.optuna import NsgaConfig, TpeConfig
+from search.strategies.random import RandomConfig
+from search.study.config import PruningConfig, SearchConfig
 from search.study.storage import open_storage
 from search.study.study import search_cells, search_control
 
@@ -173,7 +169,9 @@ def test_a_search_for_a_front_writes_the_cells_of_every_point_of_it(tmp_path, st
 
 
 def test_a_controller_cannot_look_for_a_front():
-    with pytest.raises(ValueError, match=r"learns from one number.*strategy=evolution"):
+    with pytest.raises(
+        ValueError, match=r"strategy=controller maximizes a single objective.*evolution"
+    ):
         config(strategy=CONTROLLER, cost=CostConfig(front=True))
 
 

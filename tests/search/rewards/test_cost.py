@@ -10,7 +10,7 @@ from backbone.cells.published import NASNET_A, PUBLISHED
 from backbone.config import MIN_WIDTH, STEMS
 from backbone.models.backbone import build_backbone
 from backbone.profile.complexity import measure_cost
-from search.config import CostConfig
+from search.rewards.config import CostConfig
 from search.rewards.cost import constrained_reward, genotype_cost, pareto_front
 from search.space import SearchSpace
 

@@ -10,13 +10,14 @@ from PIL import Image
 
 from backbone.cells.published import NASNET_A
 from backbone.models.checkpoint import read_about
-from search.config import RandomConfig, SearchConfig, SpaceConfig
 from search.randomness import stream
 from search.rewards import supernet_reward as shared_reward
 from search.rewards.base import Reward
 from search.rewards.config import SupernetConfig
 from search.rewards.supernet_reward import SupernetReward
-from search.space import build_space
+from search.space import SpaceConfig, build_space
+from search.strategies.random import RandomConfig
+from search.study.config import SearchConfig
 from search.study.study import search_cells
 
 ROOT = Path(__file__).parents[3]

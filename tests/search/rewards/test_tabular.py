@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from search.analysis.reward_table import record_table
-from search.config import CostConfig, ExecutorConfig, SpaceConfig
+from search.execution.inline import InlineConfig
 from search.randomness import stream
-from search.rewards.config import TableConfig
+from search.rewards.config import CostConfig, TableConfig
 from search.rewards.cost import genotype_cost
 from search.rewards.tabular import TableReward, read_table
-from search.space import build_space
+from search.space import SpaceConfig, build_space
 
 SPACE = SpaceConfig(
     operations=["identity", "conv_1x1", "max_pool_3x3"], num_blocks=1, combinations=["add"],
@@ -40,7 +40,7 @@ class Graded:
 
 
 def record(path, reward, **changes):
-    given = {"executor": ExecutorConfig(), "progress": False} | changes
+    given = {"executor": InlineConfig(), "progress": False} | changes
     space = given.pop("space", SPACE)
     return record_table(path, space, reward, **given)
 

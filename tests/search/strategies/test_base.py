@@ -1,16 +1,13 @@
 import optuna
 import pytest
 
-from search.config import (
-    ControllerConfig,
-    EvolutionConfig,
-    NsgaConfig,
-    RandomConfig,
-    StrategyConfig,
-    TpeConfig,
-)
 from search.space import SearchSpace
-from search.strategies.base import ControllerSampler, Horizon, build_sampler
+from search.strategies import build_sampler
+from search.strategies.base import HistoryWindow, StrategyConfig
+from search.strategies.controller import ControllerConfig, ControllerSampler
+from search.strategies.evolution import EvolutionConfig
+from search.strategies.optuna import NsgaConfig, TpeConfig
+from search.strategies.random import RandomConfig
 
 SPACE = SearchSpace(operations=("identity", "conv_1x1", "max_pool_3x3"), num_blocks=1)
 CONTROLLER = ControllerConfig(batch_size=4, num_units=8, learning_rate=0.05)
@@ -66,9 +63,9 @@ def test_another_seed_gives_other_proposals(strategy):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_proposal_looks_no_further_than_its_horizon(strategy):
+def test_a_proposal_looks_no_further_than_its_history_window(strategy):
     def proposals(rewards):
-        sampler = build_sampler(strategy, SPACE, seed=0, horizon=Horizon(lag=3))
+        sampler = build_sampler(strategy, SPACE, seed=0, history=HistoryWindow(lag=3))
         study = optuna.create_study(direction="maximize", sampler=sampler)
         made = []
         for reward in rewards:
@@ -115,7 +112,7 @@ def test_one_sampler_can_serve_two_studies():
 
 
 def test_a_strategy_without_a_sampler_is_named():
-    with pytest.raises(TypeError, match="no strategy for StrategyConfig"):
+    with pytest.raises(TypeError, match="unknown choice StrategyConfig"):
         build_sampler(StrategyConfig(), SPACE, seed=0)
 
 

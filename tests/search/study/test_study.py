@@ -13,7 +13,10 @@ import optuna
 import pytest
 
 from backbone.cells.genotype import Genotype
-from search.config import ControllerConfig, RandomConfig, SearchConfig, SpaceConfig
+from search.space import SpaceConfig
+from search.strategies.controller import ControllerConfig
+from search.strategies.random import RandomConfig
+from search.study.config import SearchConfig
 from search.study.study import search_cells
 
 SMALL = SpaceConfig(operations=["identity", "conv_1x1", "max_pool_3x3"], num_blocks=1)

@@ -1,0 +1,87 @@
+"""Configuration of a search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from backbone.config import require_at_least
+from search.execution.base import ExecutorConfig
+from search.execution.inline import InlineConfig
+from search.rewards.config import CostConfig
+from search.space import SpaceConfig
+from search.strategies import STRATEGIES
+from search.strategies.base import StrategyConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class PruningConfig:
+    """Early stopping of trials: asynchronous successive halving (Li et al. 2020)."""
+
+    keep: float = 1.0
+    """Fraction of trials that continue past each step at which the reward reports, in (0, 1]; the
+    usual halving by 3 is 1/3, and 1 stops none."""
+    keep_scored: float = 1.0
+    """Fraction of trials that are trained, by the training-free score, in (0, 1]; 1 trains all."""
+    num_startup_trials: int = 10
+    """Number of trials that must have reported at a step before any is stopped there."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, num_startup_trials=self.num_startup_trials)
+        for name in ("keep", "keep_scored"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be above 0 and at most 1, not {getattr(self, name)}")
+
+
+@dataclass(kw_only=True, slots=True)
+class SearchConfig:
+    """One search: its space, its strategy and its budget."""
+
+    strategy: StrategyConfig
+    """The strategy that proposes genotypes."""
+    num_trials: int
+    """Total number of proposed genotypes, including those that fail or repeat an earlier one."""
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    """The genotypes to choose from."""
+    seed: int = 0
+    """Seed of the strategy and of every trial's training. All trials train from the same seed, so
+    that they differ by their genotypes only (common random numbers)."""
+    executor: ExecutorConfig = field(default_factory=InlineConfig)
+    """Where trials run."""
+    deterministic: bool = False
+    """Whether several workers produce the same trials regardless of their speed. Trial n is then
+    proposed when all trials before n - ``history_lag`` are finished, from these trials only. One
+    worker always produces the same trials."""
+    history_lag: int = 8
+    """Number of most recent trials that a proposal ignores with ``deterministic``; at least the
+    number of workers minus one, so that no worker waits. A larger lag tolerates longer stragglers
+    at the price of proposals from an older history."""
+    pruning: PruningConfig = field(default_factory=PruningConfig)
+    """Early stopping of trials."""
+    cost: CostConfig = field(default_factory=CostConfig)
+    """Cost of genotypes, as a constraint or a second objective."""
+    storage: str = ""
+    """Any Optuna storage URL, which several searches may share, each with an output folder of its
+    own; empty for a journal file in the output folder."""
+    heartbeat_seconds: float = 10.0
+    """Seconds between the heartbeats of a search in a shared storage. After 6 missed heartbeats
+    the other searches take over its running trials."""
+    num_reevaluated: int = 3
+    """Number of best genotypes that are rewarded again with new seeds; the winner is the best of
+    these, since the best of many noisy rewards is partly luck. 0 takes the best trial."""
+    reevaluation_seeds: int = 1
+    """New seeds per genotype in the reevaluation; their mean decides."""
+    progress: bool = True
+    """Whether to show a progress bar."""
+
+    def __post_init__(self) -> None:
+        if self.cost.front and not self.strategy.supports_multi_objective:
+            names = {choice.config: name for name, choice in STRATEGIES.items()}
+            name = names.get(type(self.strategy), type(self.strategy).__name__)
+            others = [names[kind] for kind in names if kind.supports_multi_objective]
+            raise ValueError(
+                f"strategy={name} maximizes a single objective and cannot search for a Pareto "
+                f"front (cost.front); set cost.target, or choose a strategy of {others}"
+            )
+        require_at_least(1, num_trials=self.num_trials, reevaluation_seeds=self.reevaluation_seeds)
+        require_at_least(0, num_reevaluated=self.num_reevaluated, history_lag=self.history_lag)
+        require_at_least(0.01, heartbeat_seconds=self.heartbeat_seconds)
