@@ -3,8 +3,7 @@ import torch
 
 from search.randomness import stream
 from search.space import SearchSpace
-from search.strategies.controller import ControllerConfig
-from search.strategies.policy import Controller, Proposal
+from search.strategies.controller import Controller, ControllerConfig, Proposal
 
 SPACE = SearchSpace(operations=("identity", "conv_1x1", "max_pool_3x3"), num_blocks=2)
 CONFIG = ControllerConfig(num_units=16, learning_rate=0.02)
