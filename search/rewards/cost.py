@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.optim.swa_utils import update_bn
 
 from backbone.cells.genotype import Genotype
 from backbone.io.runtime import choose_device, limited_threads
@@ -64,7 +65,10 @@ def _latency(backbone: Backbone, config: CostConfig) -> GenotypeCost:
     images = images.to(device).contiguous(memory_format=torch.channels_last)
     seconds = []
     with limited_threads(config.num_threads), torch.inference_mode():
-        _settle(backbone, images)
+        # With the initial statistics, activations shrink with depth to denormals, which are slow.
+        # Mirror images are added since a map of one pixel and one image has no variance.
+        update_bn([torch.cat([images, images.flip(3)])], backbone)
+        backbone.eval()
         for run in range(config.warmup_runs + config.timed_runs):
             start = time.perf_counter()
             backbone(images)
@@ -76,20 +80,6 @@ def _latency(backbone: Backbone, config: CostConfig) -> GenotypeCost:
         torch.tensor([0.25, 0.75], dtype=torch.float64)
     )
     return GenotypeCost(1000 * statistics.median(seconds), 1000 * float(quartiles.diff()))
-
-
-def _settle(backbone: Backbone, images: torch.Tensor) -> None:
-    """Give batch normalization statistics of these images, and leave training mode.
-
-    With those that it starts from, activations shrink with depth to where arithmetic is slow.
-    """
-    for module in backbone.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # the first batch's statistics alone
-    backbone.train()
-    # With their mirror images, since one map of a single pixel has no statistics.
-    backbone(torch.cat([images, images.flip(3)]))
-    backbone.eval()
 
 
 def constrained_reward(reward: float, cost: float, config: CostConfig) -> float:

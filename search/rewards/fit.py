@@ -7,10 +7,11 @@ there; nothing in an epoch waits for the device; on CUDA a step is one captured 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from backbone.cells.genotype import Genotype
 from backbone.io.runtime import limited_threads
@@ -86,20 +87,20 @@ def train_proxy(
     """Train a small network of these cells and return its accuracy on ``val``, 0 to 1.
 
     Initial weights, the order of images and their augmentation depend on ``seed`` only, and not on
-    what is reported. torch's global generators are left as they were.
+    what is reported. torch's global generators are left unchanged.
 
     Args:
-        genotype: the cells.
-        train: images to train on.
-        val: images to score on.
-        config: of the network and its training.
-        seed: of the training.
+        genotype: cells of the network.
+        train: training images.
+        val: validation images.
+        config: network and training.
+        seed: seed of the training.
         report: called with an epoch, from 1, and the accuracy after it: at ``config.rungs`` and
-            after the last one. What it raises ends the training.
+            after the last epoch. An exception that it raises ends the training.
 
     Raises:
-        FloatingPointError: if the loss stops being finite.
-        ValueError: if there are no images to train or score on, or they are too small to shift.
+        FloatingPointError: if the loss is not finite.
+        ValueError: if there are no training or validation images, or they are too small to shift.
     """
     if not len(train) or not len(val):
         raise ValueError(f"{len(train)} training and {len(val)} validation images are too few")
@@ -112,23 +113,30 @@ def train_proxy(
         torch.manual_seed(seed)
         network = ProxyNetwork(genotype, config, train)
     network = network.to(device).to(memory_format=torch.channels_last)
+    step = TrainingStep(
+        network, use_graph=config.cuda_graphs, num_steps=count_steps(config, len(train))
+    )
+    optimizer, random = build_sgd(network.parameters(), config), stream("proxy", seed)
     accuracy = 0.0
     with limited_threads(config.num_threads):
-        for epoch in _fit(network, train, config, stream("proxy", seed)):
+        for epoch, _ in fit(optimizer, step, train, config=config, random=random):
             if epoch in config.rungs or epoch == config.epochs:
-                # Both leave the weights alone, so a look on the way changes nothing.
-                measure_statistics(network, train)
+                # Neither changes the weights, so rungs do not change the training.
+                recalibrate_batch_norm(network, train)
                 accuracy = measure_accuracy(network, val)
+                network.train()
                 report(epoch, accuracy)
     return accuracy
 
 
-def _fit(
-    network: nn.Module, train: ImageTensors, config: ProxyConfig, random: torch.Generator
-) -> Iterator[int]:
-    """Train, and yield the number of each epoch, from 1, when it is over."""
-    parameters = list(network.parameters())
-    optimizer = torch.optim.SGD(
+def count_steps(config: ProxyConfig, num_images: int) -> int:
+    """Return the number of optimizer steps of a whole training."""
+    return config.epochs * math.ceil(num_images / config.batch_size)
+
+
+def build_sgd(parameters: Iterable[nn.Parameter], config: ProxyConfig) -> torch.optim.SGD:
+    """Build the optimizer of ``fit``: SGD with Nesterov momentum (paper, appendix A.6)."""
+    return torch.optim.SGD(
         parameters,
         lr=config.learning_rate,
         momentum=MOMENTUM,
@@ -136,24 +144,47 @@ def _fit(
         weight_decay=config.weight_decay,
         fused=True,
     )
-    num_steps = config.epochs * math.ceil(len(train) / config.batch_size)
-    step = TrainingStep(network, use_graph=config.cuda_graphs, num_steps=num_steps)
-    done = 0
+
+
+def fit(
+    optimizer: torch.optim.SGD,
+    backpropagate: Callable[[Tensor, Tensor], Tensor],
+    train: ImageTensors,
+    *,
+    config: ProxyConfig,
+    random: torch.Generator,
+) -> Iterator[tuple[int, float]]:
+    """Train, and yield each epoch, from 1, with its mean loss.
+
+    Args:
+        optimizer: holds the parameters; its learning rate falls to 0 along half a cosine.
+        backpropagate: takes augmented images, (B, 3, H, W), uint8, and labels, (B,), writes the
+            parameters' gradients and returns the mean loss, a scalar on the images' device.
+        train: training images.
+        config: training.
+        random: order of images and augmentation.
+
+    Raises:
+        FloatingPointError: if the loss is not finite; checked once per epoch, which is the only
+            time that the host waits for the device.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    num_steps = count_steps(config, len(train))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / num_steps))
+    )
     for epoch in range(1, config.epochs + 1):
-        network.train()
         total = torch.zeros((), device=train.images.device)
         for images, labels in augmented_batches(train, config, random):
-            rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * done / num_steps))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            total += step(images, labels)
+            total += backpropagate(images, labels)
             if config.gradient_clip:
                 nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
             optimizer.step()
-            done += 1
-        if not math.isfinite(float(total)):  # the epoch's one wait for the device
-            raise FloatingPointError(f"the loss became {float(total)} in epoch {epoch}")
-        yield epoch
+            schedule.step()
+        mean = float(total) * config.epochs / num_steps
+        if not math.isfinite(mean):
+            raise FloatingPointError(f"the loss became {mean} in epoch {epoch}")
+        yield epoch, mean
 
 
 def augmented_batches(
@@ -176,20 +207,11 @@ def augmented_batches(
         yield images, train.labels[order[part]]
 
 
-@torch.no_grad()
-def measure_statistics(network: nn.Module, train: ImageTensors) -> None:
-    """Replace batch normalization's moving averages by averages over ``CALIBRATION_IMAGES``.
-
-    The network is left in training mode.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None  # a plain average over the batches
-    network.train()
-    for images, _ in _batches(train, limit=CALIBRATION_IMAGES):
-        if len(images) > 1:
-            network(images)
+def recalibrate_batch_norm(network: nn.Module, train: ImageTensors) -> None:
+    """Replace batch normalization's moving averages by averages over ``CALIBRATION_IMAGES``."""
+    # A single image, the last of a set, has no variance where maps are single pixels.
+    batches = (part for part, _ in _batches(train, limit=CALIBRATION_IMAGES) if len(part) > 1)
+    update_bn(batches, network)
 
 
 @torch.no_grad()

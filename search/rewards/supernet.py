@@ -19,7 +19,6 @@ Genotypes are made canonical first, so that two that mean one function share eve
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -34,11 +33,11 @@ from backbone.models.checkpoint import check_tensors
 from search.randomness import stream
 from search.rewards.config import ProxyConfig
 from search.rewards.fit import (
-    MOMENTUM,
     ProxyNetwork,
-    augmented_batches,
+    build_sgd,
+    fit,
     measure_accuracy,
-    measure_statistics,
+    recalibrate_batch_norm,
 )
 from search.rewards.image_tensors import ImageTensors
 from search.space import SearchSpace
@@ -215,36 +214,23 @@ def train_supernet(
         FloatingPointError: if the loss stops being finite.
     """
     parameters = list(network.tensors.values())
-    optimizer = torch.optim.SGD(
-        parameters, lr=config.learning_rate, momentum=MOMENTUM, nesterov=True,
-        weight_decay=config.weight_decay, fused=True,
-    )  # fmt: skip
+    optimizer = build_sgd(parameters, config)
     for parameter in parameters:
-        # The fused step wants all of its tensors to have a momentum or none; from 0 it is the same.
+        # Fused SGD needs momentum for all of its tensors or for none; from 0 the steps are equal.
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    num_steps = config.epochs * math.ceil(len(train) / config.batch_size)
-    genotypes, images_random = stream("shared paths", seed), stream("shared", seed)
-    done = 0
+    paths = stream("shared paths", seed)
+
+    def backpropagate(images: Tensor, labels: Tensor) -> Tensor:
+        genotype = network.space.to_genotype(network.space.sample(paths))
+        loss = F.cross_entropy(network.logits(genotype, images).float(), labels)
+        optimizer.zero_grad(set_to_none=True)  # the optimizer skips tensors without a gradient
+        torch.autograd.backward(loss)
+        return loss.detach()
+
+    random = stream("shared", seed)
     with limited_threads(config.num_threads):
-        for epoch in range(1, config.epochs + 1):
-            total = torch.zeros((), device=train.images.device)
-            for images, labels in augmented_batches(train, config, images_random):
-                rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * done / num_steps))
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                genotype = network.space.to_genotype(network.space.sample(genotypes))
-                loss = F.cross_entropy(network.logits(genotype, images).float(), labels)
-                optimizer.zero_grad()  # to None, by which the optimizer knows what is off the path
-                torch.autograd.backward(loss)
-                if config.gradient_clip:
-                    nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
-                optimizer.step()
-                total += loss.detach()
-                done += 1
-            mean = float(total) * config.epochs / num_steps
-            if not math.isfinite(mean):
-                raise FloatingPointError(f"the loss became {mean} in epoch {epoch}")
-            report(epoch, mean)
+        for epoch, loss in fit(optimizer, backpropagate, train, config=config, random=random):
+            report(epoch, loss)
 
 
 def supernet_accuracy(
@@ -265,5 +251,5 @@ def supernet_accuracy(
     """
     with limited_threads(num_threads):
         path = network.extract(genotype)
-        measure_statistics(path, train)
+        recalibrate_batch_norm(path, train)
         return measure_accuracy(path, val)
