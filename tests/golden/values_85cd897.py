@@ -1,0 +1,251 @@
+"""Compute golden values with the code of commit 85cd897; ``values.py`` has the same for today's.
+
+usage: python values_85cd897.py DATA_FOLDER OUTPUT_FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from _golden import STEPS, Recorder, cross_entropies, pattern
+
+from backbone.config import ClassifierRecipe, PretrainConfig
+from backbone.cost import describe_cost
+from backbone.genotype import Genotype
+from backbone.network import penultimate_filters
+from backbone.pretrain import pretrain_backbone
+from backbone.published import PUBLISHED
+from backbone.specs import build_backbone, describe_spec
+from detection.config import (
+    DetectionDataConfig,
+    DetectionRewardConfig,
+    DetectorRecipe,
+    Detectron2CascadeConfig,
+    Detectron2DetectorConfig,
+    Detectron2RetinaNetConfig,
+    TorchvisionDetectorConfig,
+    TorchvisionRetinaNetConfig,
+    TrainDetectorConfig,
+)
+from detection.evaluation_report import ReportOptions, evaluate
+from detection.reward import DetectionReward
+from detection.tables import CocoTruth, FoundTable
+from detection.training import train_detector
+from search.config import (
+    ControllerConfig,
+    CostConfig,
+    EvolutionConfig,
+    NsgaConfig,
+    ProxyConfig,
+    RandomConfig,
+    SearchConfig,
+    SharedConfig,
+    SpaceConfig,
+    TpeConfig,
+    ZeroCostConfig,
+)
+from search.reward import ProxyAccuracy
+from search.shared_reward import SharedAccuracy
+from search.space import build_space
+from search.study import search_cells
+from search.zero_cost import ZeroCostReward
+
+SPACE = SpaceConfig(
+    operations=["identity", "conv_1x1", "sep_conv_3x3", "max_pool_3x3"], num_blocks=2
+)
+SMALL = {
+    "anchor_sizes": [8, 16, 32, 64], "neck_channels": 16, "head_features": 32, "rpn_batch": 32,
+    "rpn_candidates_train": 50, "rpn_candidates_test": 50, "proposals_train": 20,
+    "proposals_test": 20, "roi_batch": 16,
+}  # fmt: skip
+C4 = {"neck": "none", "crop_side": 17, "roi_samples": 1, "rpn_channels": 24, "frozen_stages": 2}
+DETECTORS = {
+    "torchvision": TorchvisionDetectorConfig(**SMALL),
+    "torchvision c4": TorchvisionDetectorConfig(**SMALL | C4),
+    "torchvision retinanet": TorchvisionRetinaNetConfig(**SMALL),
+}
+DETECTRON2_DETECTORS = {
+    "detectron2": Detectron2DetectorConfig(**SMALL),
+    "detectron2 c4": Detectron2DetectorConfig(**SMALL | C4),
+    "detectron2 cascade": Detectron2CascadeConfig(**SMALL),
+    "detectron2 retinanet": Detectron2RetinaNetConfig(**SMALL),
+}
+PLAIN = {
+    "iterations": STEPS, "batch_size": 2, "optimizer": "sgd", "learning_rate": 0.01,
+    "schedule": "steps", "decay_at": [12, 16], "warmup_iterations": 4, "horizontal_flip": False,
+}  # fmt: skip
+AUGMENTED = {
+    "multi-scale": {"optimizer": "adamw", "schedule": "cosine", "decay_at": [], "accumulate": 2,
+                    "learning_rate": 1e-3, "horizontal_flip": True, "vertical_flip": True,
+                    "shortest_sides_px": [48, 64], "backbone_rate": 0.5, "ema_decay": 0.9,
+                    "iterations": STEPS // 2},
+    "jitter": {"horizontal_flip": True, "scale_jitter": [0.5, 1.5], "jitter_side_px": 96,
+               "group_by_aspect": True},
+}  # fmt: skip
+
+
+def published_networks():
+    for name, genotype in PUBLISHED.items():
+        spec = f"{name}:2@{penultimate_filters(genotype, 32)}"
+        for stem, side in (("imagenet", 224), ("cifar", 32)):
+            cost = describe_cost(describe_spec(spec, grayscale=False, stem=stem), side_px=side)
+            yield f"{spec} {stem} parameters", cost.parameters
+            yield f"{spec} {stem} mult-adds", cost.mult_adds
+        torch.manual_seed(0)
+        small = f"{name}:1@{penultimate_filters(genotype, 8)}"
+        backbone = build_backbone(small).eval()
+        with torch.no_grad():
+            maps = backbone(pattern(64))
+        yield f"{small} features", [float(m.double().abs().mean()) for m in maps.values()]
+
+
+def pretraining(data, out):
+    plain = {
+        "epochs": 2, "batch_size": 9, "optimizer": "adamw", "learning_rate": 1e-3,
+        "weight_decay": 0.05,
+    }  # fmt: skip
+    recipes = {
+        "cosine": plain,
+        "augmented": plain | {
+            "epochs": 1, "optimizer": "rmsprop", "schedule": "exponential", "mixup_alpha": 0.2,
+            "cutmix_alpha": 1.0, "trivial_augment": True, "cutout_side_px": 8, "dropout": 0.2,
+            "drop_path_keep": 0.6, "ema_decay": 0.9, "vertical_flip": True,
+            "auxiliary_weight": 0.4, "image_side_px": 64, "random_crop_min_area": 0.3,
+        },
+    }  # fmt: skip
+    for name, recipe in recipes.items():
+        config = PretrainConfig(
+            backbone="nasnet_a:1@96", data_root=f"{data}/images", accelerator="cpu",
+            recipe=ClassifierRecipe(**recipe), stem="imagenet",
+        )  # fmt: skip
+        recorder = Recorder()
+        result = pretrain_backbone(config, out / name, callbacks=[recorder])
+        yield f"pretraining {name}: losses", recorder.losses
+        yield f"pretraining {name}: accuracy", result.accuracy
+
+
+def detection_data(data):
+    return DetectionDataConfig(
+        root=f"{data}/coco", train_annotations="train.json", train_images="train",
+        val_annotations="val.json", val_images="val", shortest_side_px=64, longest_side_px=96,
+    )  # fmt: skip
+
+
+def detector_training(data, out):
+    runs = {name: (detector, {}) for name, detector in DETECTORS.items()}
+    if find_spec("detectron2"):
+        runs |= {name: (detector, {}) for name, detector in DETECTRON2_DETECTORS.items()}
+    for name, changes in AUGMENTED.items():
+        runs[f"torchvision {name}"] = (DETECTORS["torchvision"], changes)
+    for name, (detector, changes) in runs.items():
+        config = TrainDetectorConfig(
+            backbone="nasnet_a:1@96", detector=detector, data=detection_data(data),
+            recipe=DetectorRecipe(**PLAIN | changes), accelerator="cpu",
+        )  # fmt: skip
+        recorder = Recorder()
+        result = train_detector(config, out / name.replace(" ", "_"), callbacks=[recorder])
+        yield f"detector {name}: losses", recorder.losses
+        yield f"detector {name}: AP", result.metrics.ap
+
+
+def proxy(data, **changes):
+    settings = {
+        "data_root": f"{data}/images", "num_cells": 1, "first_filters": 4, "epochs": 3,
+        "batch_size": 16, "learning_rate": 0.05, "weight_decay": 1e-4, "num_threads": 1,
+        "held_out_images": 20, "device": "cpu",
+    }  # fmt: skip
+    return settings | changes
+
+
+def silent(_step, _value):
+    pass
+
+
+def rewards(data, out):
+    with cross_entropies() as losses:
+        reward = ProxyAccuracy(ProxyConfig(**proxy(data, epochs=5, rungs=[2])))
+        reports = []
+        reward(PUBLISHED["nasnet_a"], seed=0, report=lambda *pair: reports.append(pair))
+    yield "proxy: losses", losses[:STEPS]
+    yield "proxy: reports", reports
+    space = SpaceConfig(operations=["identity", "conv_1x1"], num_blocks=1)
+    genotypes = list(build_space(space).enumerate())[:4]
+    supernet = SharedAccuracy(
+        SharedConfig(**proxy(data), weights=str(out / "supernet.safetensors"), space=space)
+    )
+    with cross_entropies() as losses:
+        values = [supernet(genotype, seed=0, report=silent) for genotype in genotypes]
+    yield "supernet: losses", losses
+    yield "supernet: rewards", values
+    for score in ("synflow", "naswot", "grad_norm", "snip", "num_parameters"):
+        config = ZeroCostConfig(score=score, batch_size=16)
+        zero_cost = ZeroCostReward(ProxyConfig(**proxy(data)), config)
+        yield f"zero-cost {score}", zero_cost(PUBLISHED["darts_v2"], seed=0, report=silent)
+    config = DetectionRewardConfig(
+        num_cells=1, first_filters=4, detector=replace(DETECTORS["torchvision"]),
+        data=detection_data(data), recipe=DetectorRecipe(**PLAIN | {"iterations": 10}),
+        accelerator="cpu", report_every=5,
+    )  # fmt: skip
+    reports = []
+    value = DetectionReward(config)(
+        PUBLISHED["nasnet_a"], seed=0, report=lambda *pair: reports.append(pair)
+    )
+    yield "detection reward", [value, *reports]
+
+
+def searches(data, out):
+    strategies = {
+        "random": RandomConfig(),
+        "controller": ControllerConfig(batch_size=3, num_units=8),
+        "evolution": EvolutionConfig(population_size=4, sample_size=2),
+        "tpe": TpeConfig(num_startup_trials=4),
+        "nsga2": NsgaConfig(population_size=4),
+    }
+    reward = ProxyAccuracy(ProxyConfig(**proxy(data, epochs=1)))
+    for name, strategy in strategies.items():
+        cost = CostConfig(num_cells=1, first_filters=4, side_px=32, front=name == "nsga2")
+        config = SearchConfig(
+            strategy=strategy, num_trials=8, space=SPACE, num_reevaluated=2, progress=False,
+            cost=cost,
+        )  # fmt: skip
+        trials = []
+        result = search_cells(config, out / f"search_{name}", reward=reward, on_trial=trials.append)
+        genotype = Genotype.load(result.path)
+        yield f"search {name}: genotypes", [t.genotype.digest for t in trials]
+        yield f"search {name}: rewards", [t.reward for t in trials]
+        yield f"search {name}: costs", [t.cost for t in trials]
+        yield f"search {name}: winner", [
+            genotype.digest, result.reward, result.fresh_reward, result.unseen_reward
+        ]  # fmt: skip
+
+
+def evaluation(data):
+    truth = CocoTruth.load(data / "coco/val.json")
+    found = FoundTable.load(data / "coco/results.json", truth=truth)
+    result = evaluate(truth, found, images=truth.places_of(None), options=ReportOptions())
+    for name, value in result.metrics.to_dict().items():
+        yield f"evaluation {name}", value
+    for member, values in result.errors.to_dict().items():
+        yield f"evaluation errors {member}", values
+    yield "evaluation confusion", result.confusion.to_dict()
+
+
+def main():
+    torch.set_num_threads(1)
+    data, out = (Path(folder).resolve() for folder in sys.argv[1:3])
+    values = {}
+    for pairs in (
+        published_networks(), evaluation(data), rewards(data, out), searches(data, out),
+        pretraining(data, out), detector_training(data, out),
+    ):  # fmt: skip
+        values |= pairs
+    (out / "values.json").write_text(json.dumps(values, indent=1))
+
+
+if __name__ == "__main__":
+    main()
