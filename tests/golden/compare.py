@@ -59,6 +59,12 @@ def largest_difference(reference: Any, value: Any) -> float:
     return 0.0 if reference == value else math.inf
 
 
+def write(line: str) -> None:
+    """Write a line to standard output."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     """Compare, print a table, and exit with 1 if anything differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -79,12 +85,12 @@ def main() -> None:
         else:
             difference = largest_difference(reference[name], values[name])
         state = "equal" if difference <= RELATIVE_TOLERANCE else "DIFFERENT"
-        print(f"{state:<10} {difference:>9.1e}  {name}")
+        write(f"{state:<10} {difference:>9.1e}  {name}")
         if state == "DIFFERENT":
             different.append(name)
     for name in different:
-        print(f"\n{name}\n  85cd897:   {reference.get(name)}\n  this tree: {values.get(name)}")
-    print(f"\n{len(reference.keys() | values.keys())} values, {len(different)} different")
+        write(f"\n{name}\n  85cd897:   {reference.get(name)}\n  this tree: {values.get(name)}")
+    write(f"\n{len(reference.keys() | values.keys())} values, {len(different)} different")
     sys.exit(bool(different))
 
 

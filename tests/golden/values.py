@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from _golden import STEPS, Recorder, cross_entropies, pattern
 
+from _golden import STEPS, Recorder, cross_entropies, pattern
 from backbone.cells.genotype import Genotype
 from backbone.cells.published import PUBLISHED
 from backbone.config import ClassifierRecipe, PretrainConfig
@@ -32,25 +32,23 @@ from detection.config import (
     TorchvisionRetinaNetConfig,
     TrainDetectorConfig,
 )
-from detection.evaluation.report import ReportOptions, evaluate
-from detection.reward import DetectionReward
-from detection.evaluation.tables import CocoTruth, FoundTable
 from detection.engine.train import train_detector
+from detection.evaluation.report import ReportOptions, evaluate
+from detection.evaluation.tables import CocoTruth, FoundTable
+from detection.reward import DetectionReward
 from search.config import (
     ControllerConfig,
     CostConfig,
     EvolutionConfig,
     NsgaConfig,
-    ProxyConfig,
     RandomConfig,
     SearchConfig,
-    SharedConfig,
     SpaceConfig,
     TpeConfig,
-    ZeroCostConfig,
 )
-from search.rewards.proxy import ProxyAccuracy
-from search.rewards.supernet_reward import SharedAccuracy
+from search.rewards.config import ProxyConfig, SupernetConfig, ZeroCostConfig
+from search.rewards.proxy import ProxyReward
+from search.rewards.supernet_reward import SupernetReward
 from search.rewards.zero_cost import ZeroCostReward
 from search.space import build_space
 from search.study.study import search_cells
@@ -168,15 +166,15 @@ def silent(_step, _value):
 
 def rewards(data, out):
     with cross_entropies() as losses:
-        reward = ProxyAccuracy(ProxyConfig(**proxy(data, epochs=5, rungs=[2])))
+        reward = ProxyReward(ProxyConfig(**proxy(data, epochs=5, rungs=[2])))
         reports = []
         reward(PUBLISHED["nasnet_a"], seed=0, report=lambda *pair: reports.append(pair))
     yield "proxy: losses", losses[:STEPS]
     yield "proxy: reports", reports
     space = SpaceConfig(operations=["identity", "conv_1x1"], num_blocks=1)
     genotypes = list(build_space(space).enumerate())[:4]
-    supernet = SharedAccuracy(
-        SharedConfig(**proxy(data), weights=str(out / "supernet.safetensors"), space=space)
+    supernet = SupernetReward(
+        SupernetConfig(**proxy(data), weights=str(out / "supernet.safetensors"), space=space)
     )
     with cross_entropies() as losses:
         values = [supernet(genotype, seed=0, report=silent) for genotype in genotypes]
@@ -206,7 +204,7 @@ def searches(data, out):
         "tpe": TpeConfig(num_startup_trials=4),
         "nsga2": NsgaConfig(population_size=4),
     }
-    reward = ProxyAccuracy(ProxyConfig(**proxy(data, epochs=1)))
+    reward = ProxyReward(ProxyConfig(**proxy(data, epochs=1)))
     for name, strategy in strategies.items():
         cost = CostConfig(num_cells=1, first_filters=4, side_px=32, front=name == "nsga2")
         config = SearchConfig(

@@ -12,15 +12,21 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from _golden import STEPS, Recorder, cross_entropies, pattern
-
-from backbone.config import ClassifierRecipe, PretrainConfig
 from backbone.cost import describe_cost
 from backbone.genotype import Genotype
 from backbone.network import penultimate_filters
 from backbone.pretrain import pretrain_backbone
 from backbone.published import PUBLISHED
 from backbone.specs import build_backbone, describe_spec
+from detection.evaluation_report import ReportOptions, evaluate
+from detection.tables import CocoTruth, FoundTable
+from detection.training import train_detector
+from search.reward import ProxyAccuracy
+from search.shared_reward import SharedAccuracy
+from search.zero_cost import ZeroCostReward
+
+from _golden import STEPS, Recorder, cross_entropies, pattern
+from backbone.config import ClassifierRecipe, PretrainConfig
 from detection.config import (
     DetectionDataConfig,
     DetectionRewardConfig,
@@ -32,10 +38,7 @@ from detection.config import (
     TorchvisionRetinaNetConfig,
     TrainDetectorConfig,
 )
-from detection.evaluation_report import ReportOptions, evaluate
 from detection.reward import DetectionReward
-from detection.tables import CocoTruth, FoundTable
-from detection.training import train_detector
 from search.config import (
     ControllerConfig,
     CostConfig,
@@ -49,11 +52,8 @@ from search.config import (
     TpeConfig,
     ZeroCostConfig,
 )
-from search.reward import ProxyAccuracy
-from search.shared_reward import SharedAccuracy
 from search.space import build_space
 from search.study import search_cells
-from search.zero_cost import ZeroCostReward
 
 SPACE = SpaceConfig(
     operations=["identity", "conv_1x1", "sep_conv_3x3", "max_pool_3x3"], num_blocks=2
