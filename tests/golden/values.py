@@ -21,21 +21,19 @@ from backbone.models.backbone import build_backbone, describe_spec
 from backbone.models.cell_network import penultimate_filters
 from backbone.profile.complexity import describe_cost
 from backbone.training.pretrain import pretrain_backbone
-from detection.config import (
-    DetectionDataConfig,
-    DetectionRewardConfig,
-    DetectorRecipe,
-    Detectron2CascadeConfig,
-    Detectron2DetectorConfig,
-    Detectron2RetinaNetConfig,
-    TorchvisionDetectorConfig,
-    TorchvisionRetinaNetConfig,
-    TrainDetectorConfig,
-)
+from detection.config import DetectionDataConfig, DetectorRecipe
+from detection.engine.config import TrainDetectorConfig
 from detection.engine.train import train_detector
 from detection.evaluation.report import ReportOptions, evaluate
 from detection.evaluation.tables import CocoTruth, FoundTable
-from detection.reward import DetectionReward
+from detection.models.config import (
+    Detectron2CascadeConfig,
+    Detectron2FasterRCNNConfig,
+    Detectron2RetinaNetConfig,
+    TorchvisionFasterRCNNConfig,
+    TorchvisionRetinaNetConfig,
+)
+from detection.reward import DetectionReward, DetectionRewardConfig
 from search.config import (
     ControllerConfig,
     CostConfig,
@@ -57,30 +55,37 @@ SPACE = SpaceConfig(
     operations=["identity", "conv_1x1", "sep_conv_3x3", "max_pool_3x3"], num_blocks=2
 )
 SMALL = {
-    "anchor_sizes": [8, 16, 32, 64], "neck_channels": 16, "head_features": 32, "rpn_batch": 32,
-    "rpn_candidates_train": 50, "rpn_candidates_test": 50, "proposals_train": 20,
-    "proposals_test": 20, "roi_batch": 16,
+    "anchor_sizes": [8, 16, 32, 64], "fpn_channels": 16, "box_head_dim": 32, "rpn_batch_size_per_image": 32,
+    "rpn_pre_nms_top_n_train": 50, "rpn_pre_nms_top_n_test": 50, "rpn_post_nms_top_n_train": 20,
+    "rpn_post_nms_top_n_test": 20, "roi_batch_size_per_image": 16,
 }  # fmt: skip
-C4 = {"neck": "none", "crop_side": 17, "roi_samples": 1, "rpn_channels": 24, "frozen_stages": 2}
+RETINANET = {"anchor_sizes": [8, 16, 32, 64], "fpn_channels": 16, "topk_candidates": 50}
+C4 = {
+    "neck": "c4",
+    "roi_pool_size": 17,
+    "roi_sampling_ratio": 1,
+    "rpn_channels": 24,
+    "frozen_stages": 2,
+}
 DETECTORS = {
-    "torchvision": TorchvisionDetectorConfig(**SMALL),
-    "torchvision c4": TorchvisionDetectorConfig(**SMALL | C4),
-    "torchvision retinanet": TorchvisionRetinaNetConfig(**SMALL),
+    "torchvision": TorchvisionFasterRCNNConfig(**SMALL),
+    "torchvision c4": TorchvisionFasterRCNNConfig(**SMALL | C4),
+    "torchvision retinanet": TorchvisionRetinaNetConfig(**RETINANET),
 }
 DETECTRON2_DETECTORS = {
-    "detectron2": Detectron2DetectorConfig(**SMALL),
-    "detectron2 c4": Detectron2DetectorConfig(**SMALL | C4),
+    "detectron2": Detectron2FasterRCNNConfig(**SMALL),
+    "detectron2 c4": Detectron2FasterRCNNConfig(**SMALL | C4),
     "detectron2 cascade": Detectron2CascadeConfig(**SMALL),
-    "detectron2 retinanet": Detectron2RetinaNetConfig(**SMALL),
+    "detectron2 retinanet": Detectron2RetinaNetConfig(**RETINANET),
 }
 PLAIN = {
     "iterations": STEPS, "batch_size": 2, "optimizer": "sgd", "learning_rate": 0.01,
-    "schedule": "steps", "decay_at": [12, 16], "warmup_iterations": 4, "horizontal_flip": False,
+    "schedule": "multistep", "lr_milestones": [12, 16], "warmup_iterations": 4, "horizontal_flip": False,
 }  # fmt: skip
 AUGMENTED = {
-    "multi-scale": {"optimizer": "adamw", "schedule": "cosine", "decay_at": [], "accumulate": 2,
+    "multi-scale": {"optimizer": "adamw", "schedule": "cosine", "lr_milestones": [], "accumulate_grad_batches": 2,
                     "learning_rate": 1e-3, "horizontal_flip": True, "vertical_flip": True,
-                    "shortest_sides_px": [48, 64], "backbone_rate": 0.5, "ema_decay": 0.9,
+                    "shortest_sides_px": [48, 64], "backbone_lr_mult": 0.5, "ema_decay": 0.9,
                     "iterations": STEPS // 2},
     "jitter": {"horizontal_flip": True, "scale_jitter": [0.5, 1.5], "jitter_side_px": 96,
                "group_by_aspect": True},
