@@ -55,8 +55,9 @@ SPACE = SpaceConfig(
     operations=["identity", "conv_1x1", "sep_conv_3x3", "max_pool_3x3"], num_blocks=2
 )
 SMALL = {
-    "anchor_sizes": [8, 16, 32, 64], "fpn_channels": 16, "box_head_dim": 32, "rpn_batch_size_per_image": 32,
-    "rpn_pre_nms_top_n_train": 50, "rpn_pre_nms_top_n_test": 50, "rpn_post_nms_top_n_train": 20,
+    "anchor_sizes": [8, 16, 32, 64], "fpn_channels": 16, "box_head_dim": 32,
+    "rpn_batch_size_per_image": 32, "rpn_pre_nms_top_n_train": 50, "rpn_pre_nms_top_n_test": 50,
+    "rpn_post_nms_top_n_train": 20,
     "rpn_post_nms_top_n_test": 20, "roi_batch_size_per_image": 16,
 }  # fmt: skip
 RETINANET = {"anchor_sizes": [8, 16, 32, 64], "fpn_channels": 16, "topk_candidates": 50}
@@ -80,10 +81,12 @@ DETECTRON2_DETECTORS = {
 }
 PLAIN = {
     "iterations": STEPS, "batch_size": 2, "optimizer": "sgd", "learning_rate": 0.01,
-    "schedule": "multistep", "lr_milestones": [12, 16], "warmup_iterations": 4, "horizontal_flip": False,
+    "schedule": "multistep", "lr_milestones": [12, 16], "warmup_iterations": 4,
+    "horizontal_flip": False,
 }  # fmt: skip
 AUGMENTED = {
-    "multi-scale": {"optimizer": "adamw", "schedule": "cosine", "lr_milestones": [], "accumulate_grad_batches": 2,
+    "multi-scale": {"optimizer": "adamw", "schedule": "cosine", "lr_milestones": [],
+                    "accumulate_grad_batches": 2,
                     "learning_rate": 1e-3, "horizontal_flip": True, "vertical_flip": True,
                     "shortest_sides_px": [48, 64], "backbone_lr_mult": 0.5, "ema_decay": 0.9,
                     "iterations": STEPS // 2},
