@@ -36,8 +36,13 @@ class Choice:
 
     def load(self) -> Any:
         """Import the implementation."""
-        module, _, name = self.target.partition(":")
-        return getattr(import_module(module), name)
+        return load_target(self.target)
+
+
+def load_target(target: str) -> Any:
+    """Import an object by its path, ``package.module:name``."""
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)
 
 
 def find_choice(table: Mapping[str, Choice], config: object) -> Choice:

@@ -192,19 +192,18 @@ class DetectionReward:
         return ap
 
     def _build(self, genotype: Genotype) -> Detector:
-        from backbone.models.backbone import LEVELS, describe_cells, rebuild_backbone
-        from backbone.models.cell_network import penultimate_filters
+        from backbone.models.backbone import LEVELS, BackboneSpec
         from detection.models.build import build_detector
 
         config, (train, _) = self.config, self._splits
-        description = describe_cells(
+        spec = BackboneSpec.from_architecture(
             genotype,
-            num_cells=config.num_cells,
-            filters=penultimate_filters(genotype, config.first_filters),
+            depth=config.num_cells,
+            width=config.first_filters,
             grayscale=config.grayscale,
         )
         return build_detector(
-            rebuild_backbone(description, out=LEVELS),
+            spec.build(out=LEVELS),
             num_classes=len(train.annotations.categories),
             config=config.detector,
         )

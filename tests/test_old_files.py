@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from backbone.cells.genotype import Genotype
+from backbone.io.weights import read_weights, select_prefix
 from backbone.models.backbone import build_backbone
-from backbone.models.checkpoint import load_backbone, read_weights, select
+from backbone.models.checkpoint import load_backbone
 from backbone.models.classifier import Classifier
 from detection.data.coco import CocoAnnotations
 from detection.engine.scoring import scored_results_file
@@ -206,7 +207,7 @@ def test_a_pretrained_backbone_gives_the_same_features_and_logits(name, tmp_path
     classifier = Classifier(
         backbone, num_classes=len(metadata["classes"]), dropout=0.0, auxiliary_side_px=0
     ).eval()
-    classifier.head.load_state_dict(select(tensors, "head."))
+    classifier.head.load_state_dict(select_prefix(tensors, "head."))
     with torch.no_grad():
         logits = classifier(pattern(64)).flatten().tolist()
     assert logits == pytest.approx(expected["logits"], rel=1e-4, abs=1e-5)

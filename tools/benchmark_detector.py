@@ -69,14 +69,14 @@ def build(name: str, settings: BenchmarkDetector, device: torch.device) -> Conte
     """Return a trained detector, or one with new weights around a backbone spec."""
     import torch
 
+    from backbone.io.weights import read_metadata
     from backbone.models.backbone import build_backbone
-    from backbone.models.checkpoint import read_about
     from detection.engine.latency import Contender
     from detection.models.build import build_detector
     from detection.models.checkpoint import load_detector
 
     shortest, longest = sorted((settings.height_px, settings.width_px))
-    if name.endswith(".safetensors") and read_about(name).get("kind") == "detector":
+    if name.endswith(".safetensors") and read_metadata(name).get("kind") == "detector":
         detector, info = load_detector(name)
         shortest, longest = info.shortest_side_px, info.longest_side_px
     else:

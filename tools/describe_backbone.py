@@ -29,12 +29,12 @@ def main(config: DictConfig) -> None:
 
 def describe_backbone(settings: DescribeBackbone, out: Path) -> None:
     from backbone.cells.drawing import draw_genotype
-    from backbone.models.backbone import describe_source, unbuilt
-    from backbone.models.cell_network import CellNetwork
+    from backbone.cells.genotype import Genotype
+    from backbone.models.backbone import BackboneSpec
     from backbone.profile.complexity import measure_cost, measure_memory
-    from backbone.profile.summary import describe_stages
 
-    backbone = unbuilt(describe_source(settings.backbone, stem=settings.stem))
+    spec = BackboneSpec.parse(settings.backbone, stem=settings.stem)
+    backbone = spec.build_meta()
     side, batch = settings.side_px, settings.batch_size
     cost = measure_cost(backbone, side_px=side)
     head = (backbone.channels[backbone.out[-1]] + 1) * settings.num_classes
@@ -51,10 +51,10 @@ mult-adds    {cost.mult_adds:,} per image
 activations  {cost.activations:,} per image
 memory       of {batch} images: {_bytes(memory.inference)} for inference, {steps}
 
-{describe_stages(backbone, side_px=side)}""")
-    if isinstance(backbone.body, CellNetwork):
+{backbone.summary(side_px=side)}""")
+    if isinstance(spec.architecture, Genotype):
         drawing = out / "cells.png"
-        draw_genotype(backbone.body.genotype, drawing, title=settings.backbone)
+        draw_genotype(spec.architecture, drawing, title=settings.backbone)
         print(f"\ncells: {drawing}")
 
 

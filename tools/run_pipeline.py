@@ -89,7 +89,6 @@ def _roads(settings: RunPipeline, cells: Path, out: Path) -> list[_Road]:
     from backbone.cells.genotype import Genotype
     from backbone.cells.published import PUBLISHED
     from backbone.models.backbone import build_backbone
-    from backbone.models.cell_network import penultimate_filters
     from backbone.profile.complexity import measure_cost, sized_spec
 
     side, num_cells = settings.training.data.shortest_side_px, settings.num_cells
@@ -99,9 +98,9 @@ def _roads(settings: RunPipeline, cells: Path, out: Path) -> list[_Road]:
         return measure_cost(build_backbone(spec), side_px=side).mult_adds
 
     def sized(name: str, genotype: Genotype, mult_adds: int) -> str:
-        return sized_spec(name, genotype, num_cells=num_cells, mult_adds=mult_adds, side_px=side)
+        return sized_spec(name, genotype, depth=num_cells, mult_adds=mult_adds, side_px=side)
 
-    filters = penultimate_filters(genotype, settings.first_filters)
+    filters = genotype.penultimate_filters(settings.first_filters)
     spec = (
         sized(str(cells), genotype, cost(settings.size_of))
         if settings.size_of

@@ -24,6 +24,9 @@ NUM_INPUTS = 2
 COMBINATIONS = ("add", "concat")
 """How a block may join its two results (paper, section 3, step 5)."""
 
+NUM_STACKS = 3
+"""Stacks of N normal cells in a network (paper, section 3)."""
+
 NASNET_OPERATIONS = (
     "identity",
     "conv_1x1",
@@ -209,6 +212,28 @@ class Genotype:
         """16 hexadecimal digits, equal for genotypes that compute the same function."""
         text = json.dumps(self.canonical().to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def family(self) -> str:
+        """Key of the row of ``backbone.models.backbone.FAMILIES`` that builds its networks."""
+        return "cells"
+
+    def spec_size(self, *, depth: int, width: int) -> str:
+        """Return N @ F as a backbone spec writes it, such as ``4@1056``.
+
+        Args:
+            depth: N, the normal cells per stack.
+            width: filters of the first stack's cells.
+        """
+        return f"{depth}@{self.penultimate_filters(width)}"
+
+    def penultimate_filters(self, width: int) -> int:
+        """Return F of N @ F, given the filters of the first stack's cells.
+
+        Every stack is twice as wide as the one before it, and the normal cell concatenates hidden
+        states of that width (NASNet-A: F = 24 x width).
+        """
+        return 2 ** (NUM_STACKS - 1) * len(self.normal.concat) * width
 
     def to_dict(self) -> dict[str, Any]:
         """Return the genotype as JSON's types, with the format's name and version."""

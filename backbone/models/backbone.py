@@ -1,130 +1,276 @@
-"""One string names any backbone: cells at N @ F, a trained file, timm's or torchvision's models.
+"""Backbones: images to multi-scale feature maps, named by one string everywhere.
 
-nasnet_a:4@1056                      published cells
+nasnet_a:4@1056                      published cells at N @ F
 runs/search/cells.json:2@96          cells that a search wrote
 runs/pretrain/backbone.safetensors   a trained backbone, with its weights
-timm:resnet50                        any timm model that gives feature maps
-torchvision:resnet50                 likewise
+timm:resnet50                        any timm model that provides feature maps
+torchvision:resnet50                 any torchvision classification model that does
+
+``BackboneSpec.parse`` reads such a string and ``BackboneSpec.build`` builds the ``Backbone``. Each
+family of backbones is one module with a subclass of both, and one row of ``FAMILIES``.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
+from backbone.cells.architecture import Architecture
 from backbone.cells.genotype import Genotype
-from backbone.cells.published import CONVENTIONS, PUBLISHED
-from backbone.config import MIN_SIDE_PX
-from backbone.io.runtime import hidden_package
-from backbone.models.cell_network import CellNetwork, NetworkConfig, first_filters
-from backbone.models.normalization import NORMS, convert_norm
+from backbone.config import MIN_SIDE_PX, load_target
+from backbone.io.provenance import Provenance, fingerprint_file
+from backbone.io.weights import load_tensors, read_metadata, read_weights, select_prefix
+from backbone.models.measurement import MapShape
+from backbone.models.normalization import NORMS, FrozenBatchNorm2d, convert_norm, frozen_copy
 
-with hidden_package("wandb"):  # timm imports it where it is installed, unasked
-    import timm
-    from timm.data.config import resolve_model_data_config
+FAMILIES: Mapping[str, str] = MappingProxyType(
+    {
+        "cells": "backbone.models.cell_backbone:CellBackboneSpec",
+        "timm": "backbone.models.timm_backbone:TimmBackboneSpec",
+        "torchvision": "backbone.models.torchvision_backbone:TorchvisionBackboneSpec",
+    }
+)
+"""Family of backbones -> its subclass of ``BackboneSpec``, imported when it is chosen. The family
+is the part of a spec before the colon; specs without one name cells."""
+DEFAULT_FAMILY = "cells"
 
 LEVELS = ("c2", "c3", "c4", "c5")
 """Names of the maps at strides 4, 8, 16 and 32."""
-SPEC_FORMS = (
-    "'nasnet_a:4@1056', 'path/cells.json:2@96', 'path/backbone.safetensors', "
-    "'timm:resnet50', 'torchvision:resnet50'"
-)
+SPLIT_STRIDE = 16
+"""Stride of the map at which ``Backbone.c4_split`` splits."""
+STEM_STRIDE = 4
+"""Stride at which the stem, the first stage of ``Backbone.freeze_stages``, ends."""
+PROBE_SIDE_PX = 64
 HALF = (0.5, 0.5, 0.5)
-LARGE_FILTERS = 2000
-"""From this F on a network is built with the paper's large conventions (6 @ 4032: a stem of 96
-filters, skipped reduction inputs), below with its mobile ones (4 @ 1056: 32 filters, none). In a
-network narrower than any of the paper's the stem is as wide as the first stack's cells, since it
-would cost more than all else."""
+BACKBONE_KIND, BACKBONE_PREFIX = "backbone", "backbone."
+"""Kind of a ``backbone.safetensors`` and prefix of the backbone's tensors in it."""
 
 
-class Backbone(nn.Module):
-    """Images to feature maps.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneSpec(ABC):
+    """A backbone that can be built: family, architecture and size, input, normalization, weights.
 
-    Shape:
-        - images: (B, 3, H, W) in [0, 1]; H and W at least 32
-        - output: ``{"c2": (B, C2, H/4, W/4), ..., "c5": (B, C5, H/32, W/32)}``; exact where the
-          sides are multiples of 32, at most one row or column off elsewhere
+    Subclasses, one per family, add the fields that name a network of the family.
     """
 
-    def __init__(
-        self,
-        body: nn.Module,
-        *,
-        description: Mapping[str, Any],
-        channels: Mapping[str, int],
-        strides: Mapping[str, int],
-        mean: Sequence[float] = HALF,
-        std: Sequence[float] = HALF,
-        out: Sequence[str] | None = None,
-    ) -> None:
-        super().__init__()
-        out = tuple(channels) if out is None else out
-        missing = [level for level in out if level not in channels]
-        if missing:
-            raise ValueError(f"this backbone has no maps {missing}; it has {sorted(channels)}")
-        self.body = body
-        self.description = dict(description)
-        """How to build this backbone again, as JSON's types; see ``rebuild_backbone``."""
-        self.out = tuple(out)
-        self.channels = {level: channels[level] for level in out}
-        self.strides = {level: strides[level] for level in out}
-        self.mean, self.std = tuple(mean), tuple(std)
-        self.grayscale = bool(description.get("grayscale", False))
-        """Whether images lose their colours first (ITU-R BT.601 luma in all three channels)."""
-        self._mean: Tensor
-        self._std: Tensor
-        self.register_buffer("_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("_std", torch.tensor(std).view(3, 1, 1), persistent=False)
+    family: ClassVar[str]
+    """Key of this class in ``FAMILIES``."""
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        maps = self.body(self.normalize(images))
-        return {level: maps[level] for level in self.out}
+    grayscale: bool = False
+    """Whether images are converted to gray first (ITU-R BT.601 luma in all three channels)."""
+    norm: str = "batch"
+    """Kind of normalization layers, one of ``NORMS``; see ``convert_norm``."""
+    weights: Path | None = None
+    """``backbone.safetensors`` whose weights ``build`` loads; None for random or released ones."""
 
-    def normalize(self, images: Tensor) -> Tensor:
-        """Bring images, (B, 3, H, W) in [0, 1], to what the body's weights expect."""
-        if min(images.shape[-2:]) < MIN_SIDE_PX:
-            raise ValueError(
-                f"images must be at least {MIN_SIDE_PX} pixels high and wide, "
-                f"not {tuple(images.shape[-2:])}"
-            )
-        if self.grayscale:
-            images = rgb_to_grayscale(images, num_output_channels=3)
-        return (images - self._mean) / self._std
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise ValueError(f"unknown norm {self.norm!r}; choose from {NORMS}")
 
-    def map_sides(self, side_px: int) -> dict[str, int]:
-        """Return the side of every map for a square image, without computing anything."""
-        twin = unbuilt(self.description, out=self.out)
-        maps = twin(torch.empty(1, 3, side_px, side_px, device="meta"))
-        return {level: m.shape[-1] for level, m in maps.items()}
+    @classmethod
+    def parse(
+        cls, text: str, *, grayscale: bool = False, stem: str = "imagenet", norm: str = "batch"
+    ) -> BackboneSpec:
+        """Read a backbone spec; files that it names are read, too.
 
-    def checkpoint_activations(self) -> None:
-        """Let training keep few activations and compute the rest again for the gradient.
-
-        Gradients stay the same, for less memory and more time. Cells keep their outputs only, and
-        their running statistics stay the same too. timm's models do what they can; the statistics
-        inside what they compute twice move twice.
+        Args:
+            text: the spec; the module's docstring lists the forms.
+            grayscale: convert images to gray first. A ``.safetensors`` spec keeps its own.
+            stem: of cells: ``imagenet``, or ``cifar``, which keeps the size of small images and
+                gives maps ``c0`` to ``c2``. A ``.safetensors`` spec keeps its own.
+            norm: ``batch``; ``frozen``: batch normalization that keeps its statistics, scale and
+                shift; ``sync``: over all processes of a training; ``group``: group normalization,
+                for a new backbone.
 
         Raises:
-            ValueError: if this backbone cannot.
+            ValueError: if the spec names nothing, with close matches; if norm or stem do not fit
+                it; if F does not divide; if a file is damaged or holds something else.
+            FileNotFoundError: if a file that the spec names does not exist.
         """
-        if isinstance(self.body, CellNetwork):
-            self.body.checkpoints_cells = True
-            return
-        model = getattr(self.body, "model", None)
-        try:
-            model.set_grad_checkpointing(enable=True)  # type: ignore[union-attr]
-        except (AttributeError, AssertionError):
-            name = f"{self.description['family']}:{self.description['name']}"
-            raise ValueError(f"{name} cannot save memory by activation checkpointing") from None
+        if norm not in NORMS:
+            raise ValueError(f"unknown norm {norm!r}; choose from {NORMS}")
+        if text.endswith(".safetensors"):
+            spec = BackboneSpec.from_file(text)
+            if (norm == "group") != (spec.norm == "group"):
+                raise ValueError(f"{text} was trained with another normalization than {norm!r}")
+            return replace(spec, norm=norm)
+        prefix, _, name = text.partition(":")
+        kind = _spec_class(prefix if name and prefix in FAMILIES else DEFAULT_FAMILY)
+        return replace(kind._parse(text, stem=stem), grayscale=grayscale, norm=norm)
+
+    @classmethod
+    def from_genotype(
+        cls,
+        genotype: Genotype,
+        *,
+        num_cells: int,
+        filters: int,
+        stem: str = "imagenet",
+        grayscale: bool = False,
+    ) -> BackboneSpec:
+        """Return the spec of cells at N @ F.
+
+        Args:
+            genotype: the cells.
+            num_cells: N, the normal cells per stack.
+            filters: F, the filters of the penultimate layer.
+            stem: ``imagenet`` or ``cifar``.
+            grayscale: convert images to gray first.
+
+        Raises:
+            ValueError: if F does not divide, N is below 1, or the stem is unknown.
+        """
+        size = {"num_cells": num_cells, "filters": filters}
+        spec = _spec_class(genotype.family)._from_architecture(genotype, size, stem=stem)
+        return replace(spec, grayscale=grayscale)
+
+    @classmethod
+    def from_architecture(
+        cls,
+        architecture: Architecture,
+        *,
+        depth: int,
+        width: int,
+        stem: str = "imagenet",
+        grayscale: bool = False,
+    ) -> BackboneSpec:
+        """Return the spec of any kind of architecture at a size.
+
+        Args:
+            architecture: its ``family`` chooses the row of ``FAMILIES``.
+            depth: repetitions per stage; N of cells.
+            width: filters of the first stage; of the first stack's cells.
+            stem: ``imagenet`` or ``cifar``.
+            grayscale: convert images to gray first.
+
+        Raises:
+            ValueError: if the size or the stem do not exist for this architecture.
+        """
+        size = {"depth": depth, "width": width}
+        spec = _spec_class(architecture.family)._from_architecture(architecture, size, stem=stem)
+        return replace(spec, grayscale=grayscale)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> BackboneSpec:
+        """Read what ``to_dict`` wrote.
+
+        Raises:
+            ValueError: if the data are no backbone spec.
+        """
+        kind = _spec_class(data.get("family"))
+        return replace(
+            kind._read(data),
+            grayscale=bool(data.get("grayscale", False)),
+            norm=data.get("norm", "batch"),
+        )
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> BackboneSpec:
+        """Read the spec of a ``backbone.safetensors``; ``build`` then loads the file's weights.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is damaged or of another kind.
+        """
+        metadata = read_metadata(path, kind=BACKBONE_KIND)
+        return replace(cls.from_dict(metadata["backbone"]), weights=Path(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the network's tensors depend on, as JSON's types; ``weights`` is left out.
+
+        Frozen and synchronized batch normalization have batch normalization's tensors and are
+        written as such.
+        """
+        return {
+            "family": self.family,
+            **self._members(),
+            **({"grayscale": True} if self.grayscale else {}),
+            **({"norm": "group"} if self.norm == "group" else {}),
+        }
+
+    def fingerprint(self) -> str:
+        """Return 64 hexadecimal digits for the network and the weights that it starts from."""
+        if self.weights is not None:
+            return fingerprint_file(self.weights)
+        return Provenance(stage="spec", arguments=self.to_dict()).key
+
+    def build(self, *, pretrained: bool = False, out: Sequence[str] | None = None) -> Backbone:
+        """Build the backbone, with the weights of its file or else with random ones.
+
+        Args:
+            pretrained: load the library's released weights, which downloads them; weights of a
+                file take precedence.
+            out: names of the maps to return; all by default, ``c2`` to ``c5`` of most backbones.
+
+        Raises:
+            ValueError: if the library has no such model, or none with feature maps for images of
+                any size; if the backbone lacks a map of ``out``; if released weights are requested
+                where there are none; if a file's weights do not fit.
+        """
+        is_released = pretrained and self.weights is None
+        if is_released and self.norm == "group":
+            raise ValueError("released weights are for batch normalization, not for norm 'group'")
+        backbone = self._build(pretrained=is_released, out=out)
+        if self.norm == "group":
+            backbone.body = convert_norm(backbone.body, "group")
+        if self.weights is not None:
+            tensors, _ = read_weights(self.weights, kind=BACKBONE_KIND)
+            load_tensors(backbone, select_prefix(tensors, BACKBONE_PREFIX), source=self.weights)
+        if self.norm in ("frozen", "sync"):
+            backbone.body = convert_norm(backbone.body, self.norm)
+        return backbone
+
+    def build_meta(self, *, out: Sequence[str] | None = None) -> Backbone:
+        """Build on torch's meta device, in evaluation mode: shapes and costs without any work."""
+        with torch.device("meta"):
+            return replace(self, weights=None).build(out=out).eval()
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The searched or published architecture; None if a library defines the network."""
+        return None
+
+    @classmethod
+    @abstractmethod
+    def _parse(cls, text: str, *, stem: str) -> Self:
+        """Read a spec of this family, prefix included."""
+
+    @classmethod
+    def _from_architecture(
+        cls, architecture: Architecture, size: Mapping[str, int], *, stem: str
+    ) -> Self:
+        raise ValueError(f"backbones of the family {cls.family!r} are not built from architectures")
+
+    @classmethod
+    @abstractmethod
+    def _read(cls, data: Mapping[str, Any]) -> Self:
+        """Read the family's own members of ``to_dict``."""
+
+    @abstractmethod
+    def _members(self) -> dict[str, Any]:
+        """Return the family's own members of ``to_dict``."""
+
+    @abstractmethod
+    def _build(self, *, pretrained: bool, out: Sequence[str] | None) -> Backbone:
+        """Build the network with batch normalization."""
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """Return the name of the network for messages."""
+
+
+def _spec_class(family: Any) -> type[BackboneSpec]:
+    if family not in FAMILIES:
+        raise ValueError(f"unknown family of backbones {family!r}; choose from {sorted(FAMILIES)}")
+    return load_target(FAMILIES[family])
 
 
 def build_backbone(
@@ -136,266 +282,233 @@ def build_backbone(
     stem: str = "imagenet",
     out: Sequence[str] | None = None,
 ) -> Backbone:
-    """Build the backbone that a spec names.
+    """Parse a spec and build its backbone; see ``BackboneSpec.parse`` and ``BackboneSpec.build``.
+
+    Raises:
+        ValueError, FileNotFoundError: as these two.
+    """
+    parsed = BackboneSpec.parse(spec, grayscale=grayscale, stem=stem, norm=norm)
+    return parsed.build(pretrained=pretrained, out=out)
+
+
+class Backbone(nn.Module, ABC):
+    """Images to feature maps; ``BackboneSpec.build`` builds one.
+
+    A family overrides what it can do better than this class: what this class cannot do for any
+    network, it refuses.
 
     Args:
-        spec: see this module's docstring.
-        pretrained: load timm's or torchvision's released weights, which downloads them. A
-            ``.safetensors`` spec always comes with its weights.
-        norm: ``batch``; ``frozen``: batch normalization that keeps its statistics, scale and shift;
-            ``sync``: over all processes of a training; ``group``: group normalization, for a new
-            backbone. See ``backbone.models.normalization.convert_norm``.
-        grayscale: take the colours out of images first, where they tell nothing. A
-            ``.safetensors`` spec sees what it was trained to see, whatever this says.
-        stem: of cells: ``imagenet``, or ``cifar``, which keeps the size of small images and gives
-            maps ``c0`` to ``c2``. A ``.safetensors`` spec keeps its own.
-        out: names of the maps wanted; all there are by default, ``c2`` to ``c5`` of most.
+        body: normalized images to a dict of maps.
+        spec: what the backbone was built from.
+        maps: shapes of the body's maps by level, finest first.
+        mean: mean of the body's training images, one value per color, in [0, 1].
+        std: standard deviation likewise.
+        out: names of the maps to return; all by default.
 
-    Raises:
-        ValueError: if the spec names nothing, with what is near it; if norm or stem do not fit it;
-            if F does not divide; if a file is damaged or holds something else; if released weights
-            are asked for where there are none.
-        FileNotFoundError: if a spec's file does not exist.
+    Shape:
+        - images: (B, 3, H, W) in [0, 1]; H and W at least 32
+        - output: ``{"c2": (B, C2, H/4, W/4), ..., "c5": (B, C5, H/32, W/32)}``; exact where the
+          sides are multiples of 32, at most one row or column off elsewhere
     """
-    if norm not in NORMS:
-        raise ValueError(f"unknown norm {norm!r}; choose from {NORMS}")
-    path = Path(spec)
-    if path.suffix == ".safetensors":
-        from backbone.models.checkpoint import load_backbone  # weights builds on this module
 
-        backbone = load_backbone(path, out=out)
-        if (norm == "group") != (backbone.description.get("norm") == "group"):
-            raise ValueError(f"{path} was trained with another kind of normalization than {norm!r}")
-    else:
-        group = {"norm": norm} if norm == "group" else {}
-        description = describe_spec(spec, grayscale=grayscale, stem=stem) | group
-        backbone = rebuild_backbone(description, pretrained=pretrained, out=out)
-    if norm in ("frozen", "sync"):
-        # Their tensors are batch normalization's, so the description need not tell.
-        backbone.body = convert_norm(backbone.body, norm)
-    return backbone
-
-
-def describe_spec(spec: str, *, grayscale: bool = False, stem: str = "imagenet") -> dict[str, Any]:
-    """Return what ``rebuild_backbone`` needs to build a spec's backbone, as JSON's types.
-
-    A file's contents take the place of its name, so that the description stands alone.
-
-    Raises:
-        ValueError: if the spec names nothing.
-        FileNotFoundError: if its ``cells.json`` does not exist.
-    """
-    images = {"grayscale": True} if grayscale else {}
-    family, _, name = spec.partition(":")
-    if family in ("timm", "torchvision") and name:
-        if stem != "imagenet":
-            raise ValueError(f"only cells can have another stem, not {spec!r}")
-        return {"family": family, "name": name, **images}
-    match = re.fullmatch(r"(?P<cells>.+):(?P<n>\d+)@(?P<f>\d+)", spec)
-    if match is None:
-        near = difflib.get_close_matches(family, [*PUBLISHED, "timm", "torchvision"], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near and near[0] != family else "."
-        if family in PUBLISHED:
-            hint = f": published cells need their size, N @ F, as in '{family}:2@384'."
-        raise ValueError(f"unknown backbone spec {spec!r}{hint} Specs look like {SPEC_FORMS}")
-    cells = match["cells"]
-    genotype = PUBLISHED.get(cells)
-    if genotype is None:
-        if not cells.endswith(".json"):
-            near = difflib.get_close_matches(cells, PUBLISHED, n=1) or sorted(PUBLISHED)
-            raise ValueError(
-                f"unknown cells {cells!r} in backbone spec {spec!r}; near it is {near}. "
-                f"Specs look like {SPEC_FORMS}"
-            )
-        genotype = Genotype.load(cells)
-    return describe_cells(
-        genotype,
-        num_cells=int(match["n"]),
-        filters=int(match["f"]),
-        stem=stem,
-        grayscale=grayscale,
-        conventions=CONVENTIONS.get(cells),
-    )
-
-
-def describe_cells(
-    genotype: Genotype,
-    *,
-    num_cells: int,
-    filters: int,
-    stem: str = "imagenet",
-    grayscale: bool = False,
-    conventions: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Return what ``rebuild_backbone`` needs to build cells at N @ F, as JSON's types.
-
-    Args:
-        genotype: the cells.
-        num_cells: N.
-        filters: F.
-        stem: ``imagenet`` or ``cifar``.
-        grayscale: whether the backbone takes the colours out of images.
-        conventions: members of ``NetworkConfig`` that differ from what is usual at that size.
-
-    Raises:
-        ValueError: if F does not divide, N is below 1, or there is no such stem.
-    """
-    large = filters >= LARGE_FILTERS
-    usual = {
-        "stem": stem,
-        "stem_filters": 96 if large else min(first_filters(genotype, filters), 32),
-        "skip_reduction_input": large,
-    }
-    network: dict[str, Any] = {"num_cells": num_cells, "filters": filters, **usual}
-    return {
-        "family": "cells",
-        "genotype": genotype.to_dict(),
-        "network": NetworkConfig(**network | dict(conventions or {})).to_dict(),
-        **({"grayscale": True} if grayscale else {}),
-    }
-
-
-def describe_source(spec: str, *, stem: str = "imagenet") -> dict[str, Any]:
-    """Return the description of any spec's backbone, that of a ``.safetensors`` file too.
-
-    Raises:
-        ValueError, FileNotFoundError: as ``build_backbone``.
-    """
-    if not spec.endswith(".safetensors"):
-        return describe_spec(spec, stem=stem)
-    from backbone.models.checkpoint import read_about  # weights builds on this module
-
-    description: dict[str, Any] = read_about(spec, kind="backbone")["backbone"]
-    return description
-
-
-def rebuild_backbone(
-    description: Mapping[str, Any],
-    *,
-    pretrained: bool = False,
-    out: Sequence[str] | None = None,
-) -> Backbone:
-    """Build a backbone from a description, with new weights unless ``pretrained``.
-
-    Raises:
-        ValueError: if the description is not one, or there are no released weights.
-    """
-    builders = {"cells": _build_cells, "timm": _build_timm, "torchvision": _build_torchvision}
-    family = description.get("family")
-    if family not in builders:
-        raise ValueError(f"unknown family of backbones {family!r}")
-    norm = description.get("norm", "batch")
-    if pretrained and norm != "batch":
-        raise ValueError("released weights are for batch normalization")
-    backbone = builders[family](description, pretrained=pretrained, out=out)
-    backbone.body = convert_norm(backbone.body, norm)
-    return backbone
-
-
-def unbuilt(description: Mapping[str, Any], *, out: Sequence[str] | None = None) -> Backbone:
-    """Return a backbone without weights, on torch's meta device: shapes and costs, no work."""
-    with torch.device("meta"):
-        return rebuild_backbone(description, out=out).eval()
-
-
-def _build_cells(
-    description: Mapping[str, Any], *, pretrained: bool, out: Sequence[str] | None
-) -> Backbone:
-    if pretrained:
-        raise ValueError(
-            "cells come with no released weights; pretrain them and give the .safetensors as spec"
-        )
-    genotype = Genotype.from_dict(description.get("genotype"))
-    network = CellNetwork(genotype, NetworkConfig(**description["network"]))
-    return Backbone(
-        network,
-        description=description,
-        channels=network.channels,
-        strides=network.strides,
-        out=out,
-    )
-
-
-def _build_timm(
-    description: Mapping[str, Any], *, pretrained: bool, out: Sequence[str] | None
-) -> Backbone:
-    name = description["name"]
-    try:
-        probe = timm.create_model(name, features_only=True, pretrained=False)
-    except RuntimeError as error:
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise ValueError(
-            f"timm has no backbone {name!r} that gives feature maps; near it are {near}"
-        ) from error
-    info: Any = probe.feature_info
-    strides = info.reduction()
-    indices = {f"c{s.bit_length() - 1}": i for i, s in enumerate(strides) if s in (4, 8, 16, 32)}
-    model = timm.create_model(
-        name, features_only=True, pretrained=pretrained, out_indices=tuple(indices.values())
-    )
-    settings = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
-    info = model.feature_info
-    channels = info.channels()
-    return Backbone(
-        NamedMaps(model, tuple(indices)),
-        description=description,
-        channels=dict(zip(indices, channels, strict=True)),
-        strides={level: strides[i] for level, i in indices.items()},
-        mean=settings["mean"],
-        std=settings["std"],
-        out=out,
-    )
-
-
-class NamedMaps(nn.Module):
-    """Name the maps that a model returns as a list."""
-
-    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        body: nn.Module,
+        *,
+        spec: BackboneSpec,
+        maps: Mapping[str, MapShape],
+        mean: Sequence[float] = HALF,
+        std: Sequence[float] = HALF,
+        out: Sequence[str] | None = None,
+    ) -> None:
         super().__init__()
-        self.model, self.names = model, names
+        out = tuple(maps) if out is None else tuple(out)
+        missing = [level for level in out if level not in maps]
+        if missing:
+            raise ValueError(f"{spec} has no maps {missing}; it has {sorted(maps)}")
+        self.body = body
+        self.spec = spec
+        self.out = out
+        self.channels = {level: maps[level].channels for level in out}
+        self.strides = {level: maps[level].stride for level in out}
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.channels_last = frozenset(k for k, shape in maps.items() if shape.is_channels_last)
+        """Levels whose maps the body returns as (B, H, W, C)."""
+        self._mean: Tensor
+        self._std: Tensor
+        self.register_buffer("_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    @property
+    def grayscale(self) -> bool:
+        """Whether images are converted to gray first."""
+        return self.spec.grayscale
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return dict(zip(self.names, self.model(images), strict=True))
+        maps = self.body(self.normalize(images))
+        return {
+            level: maps[level].permute(0, 3, 1, 2) if level in self.channels_last else maps[level]
+            for level in self.out
+        }
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Convert images, (B, 3, H, W) in [0, 1], to the range that the body's weights expect."""
+        if min(images.shape[-2:]) < MIN_SIDE_PX:
+            raise ValueError(
+                f"images must be at least {MIN_SIDE_PX} pixels high and wide, "
+                f"not {tuple(images.shape[-2:])}"
+            )
+        if self.grayscale:
+            images = rgb_to_grayscale(images, num_output_channels=3)
+        return (images - self._mean) / self._std
+
+    def map_sides(self, side_px: int) -> dict[str, int]:
+        """Return the side of every map for a square image, without computing anything."""
+        twin = self.spec.build_meta(out=self.out)
+        maps = twin(torch.empty(1, 3, side_px, side_px, device="meta"))
+        return {level: m.shape[-1] for level, m in maps.items()}
+
+    def freeze_stages(self, num_stages: int) -> None:
+        """Freeze the first stages: their parameters and their batch normalization's statistics.
+
+        Stages are counted as by detectron2's ``MODEL.BACKBONE.FREEZE_AT``: the first is the stem,
+        before stride 4; the second ends in ``c2``, the third in ``c3``, and so on. Tensors keep
+        their names. Frozen batch normalization uses its running statistics in training, too.
+
+        Args:
+            num_stages: 0 freezes nothing, 1 the stem, 2 everything that ``c2`` depends on, ...
+
+        Raises:
+            ValueError: if the backbone has fewer stages.
+        """
+        if num_stages == 0:
+            return
+        parameters = self._stage_parameters(num_stages)
+        for parameter in self.body.parameters():
+            if id(parameter) in parameters:
+                parameter.requires_grad = False
+        for parent in list(self.body.modules()):
+            for name, child in parent.named_children():
+                is_frozen = isinstance(child, FrozenBatchNorm2d)
+                is_norm = isinstance(child, nn.BatchNorm2d | nn.SyncBatchNorm)
+                if is_norm and not is_frozen and id(child.weight) in parameters:
+                    setattr(parent, name, frozen_copy(child))
+
+    def _stage_parameters(self, num_stages: int) -> set[int]:
+        """Return the ids of the first stages' parameters: those on which a stage's map depends."""
+        sides: dict[int, int] = {}
+
+        def record_side(module: nn.Module, _: object, output: object) -> None:
+            if isinstance(output, Tensor) and output.ndim == 4:
+                # Probe images are square; so are maps, in either layout.
+                side = output.shape[-2]
+                sides.update((id(p), side) for p in module.parameters(recurse=False))
+
+        was_training = self.body.training
+        hooks = [module.register_forward_hook(record_side) for module in self.body.modules()]
+        with torch.enable_grad():
+            maps = self.body.eval()(torch.zeros(1, 3, PROBE_SIDE_PX, PROBE_SIDE_PX))
+        for hook in hooks:
+            hook.remove()
+        self.body.train(was_training)
+        check_num_stages(num_stages, last=max(int(level.removeprefix("c")) for level in maps))
+        trained = [p for p in self.body.parameters() if p.requires_grad]
+        level = min(level for level in maps if int(level.removeprefix("c")) >= num_stages)
+        # A parameter has a gradient exactly if the map depends on it.
+        gradients = torch.autograd.grad(maps[level].sum(), trained, allow_unused=True)
+        in_stem = {p for p, side in sides.items() if side > PROBE_SIDE_PX // STEM_STRIDE}
+        return {
+            id(parameter)
+            for parameter, gradient in zip(trained, gradients, strict=True)
+            if gradient is not None and (num_stages > 1 or id(parameter) in in_stem)
+        }
+
+    def c4_split(self) -> C4Split:
+        """Return the two parts before and after the map at stride 16.
+
+        Raises:
+            ValueError: if the backbone has no such two parts.
+        """
+        raise ValueError(
+            f"{self.spec} cannot be split at stride {SPLIT_STRIDE}; cells can, and timm's models "
+            "that are stages in a row, such as timm:resnet50"
+        )
+
+    def summary(self, *, side_px: int) -> str:
+        """Return a table of the maps for square images: name, output shape, stride."""
+        twin = self.spec.build_meta(out=self.out)
+        maps = twin(torch.empty(1, 3, side_px, side_px, device="meta"))
+        rows = [(k, shape_text(m), str(twin.strides[k])) for k, m in maps.items()]
+        return format_table([("map", "output", "stride"), *rows])
+
+    def checkpoint_activations(self) -> None:
+        """Keep few activations in training and recompute the rest in the backward pass.
+
+        Gradients stay the same, for less memory and more time.
+
+        Raises:
+            ValueError: if the backbone does not support it.
+        """
+        raise ValueError(f"{self.spec} cannot save memory by activation checkpointing")
+
+    def schedule_drop_path(self, *, keep: float, progress: float) -> None:
+        """Set the rates of ScheduledDropPath; ``keep`` of 1 drops nothing and is always allowed.
+
+        Args:
+            keep: fraction of operations kept in the last cell at the end, above 0, at most 1.
+            progress: fraction of the schedule that has passed; above 1 it stays at the end.
+
+        Raises:
+            ValueError: if the backbone does not have cells and ``keep`` is below 1.
+        """
+        if keep < 1:
+            raise ValueError(f"drop_path_keep is for cells, not for {self.spec}")
 
 
-def _build_torchvision(
-    description: Mapping[str, Any], *, pretrained: bool, out: Sequence[str] | None
-) -> Backbone:
-    name = description["name"]
-    if name not in torchvision.models.list_models(module=torchvision.models):
-        near = difflib.get_close_matches(name, torchvision.models.list_models(), n=3)
-        raise ValueError(f"torchvision has no classification model {name!r}; near it are {near}")
-    model = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
-    nodes = _last_nodes_by_stride(model)
-    body = create_feature_extractor(model, {node: level for level, node in nodes.items()})
-    body.eval()
-    with torch.no_grad():
-        maps = body(torch.zeros(1, 3, 64, 64))
-    return Backbone(
-        body.train(),
-        description=description,
-        channels={level: maps[level].shape[1] for level in nodes},
-        strides={level: 64 // maps[level].shape[2] for level in nodes},
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        out=out,
+class C4Split(ABC):
+    """The two parts of a backbone: images to the map at stride 16, and crops of it to ``c5``.
+
+    Faster R-CNN without a feature pyramid proposes on the first part's map and uses the second
+    part as its box head (Ren et al. 2015; for cells, Zoph et al. 2018, section 4.3, and the
+    released code, ``faster_rcnn_nas_feature_extractor.py`` in TensorFlow's
+    research/object_detection). Both run the backbone's own modules and have no weights themselves.
+    """
+
+    channels: int
+    """Channels of the map between the parts."""
+    out_channels: int
+    """Channels of the second part's output."""
+
+    @abstractmethod
+    def forward_c4(self, images: Tensor) -> Tensor:
+        """Map images (B, 3, H, W) in [0, 1] to (B, channels, H/16, W/16)."""
+
+    @abstractmethod
+    def forward_c5(self, crops: Tensor) -> Tensor:
+        """Map crops (R, channels, h, w) to (R, out_channels, h/2, w/2), sides rounded up.
+
+        The whole map gives the backbone's ``c5``.
+        """
+
+
+def check_num_stages(num_stages: int, *, last: int) -> None:
+    """Raise a ValueError if there are fewer than ``num_stages`` stages."""
+    if num_stages > last:
+        raise ValueError(
+            f"frozen_stages must be at most {last}, the stem and the stages that end in maps, "
+            f"not {num_stages}"
+        )
+
+
+def shape_text(features: Tensor) -> str:
+    """Return the shape of a map (B, C, H, W) as ``C x H x W``."""
+    return " x ".join(str(size) for size in features.shape[1:])
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of equal length as lines with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
     )
-
-
-def _last_nodes_by_stride(model: nn.Module) -> dict[str, str]:
-    """Return the last node that gives a map at each of the strides 4, 8, 16 and 32."""
-    names = get_graph_node_names(model)[1]
-    side = 256
-    extractor = create_feature_extractor(model, names).eval()
-    with torch.no_grad():
-        values = extractor(torch.zeros(1, 3, side, side))
-    nodes: dict[str, str] = {}
-    for name in names:
-        value = values[name]
-        if isinstance(value, Tensor) and value.ndim == 4:
-            for exponent, level in enumerate(LEVELS, start=2):
-                if value.shape[2] == value.shape[3] == side >> exponent:
-                    nodes[level] = name
-    if not nodes:
-        raise ValueError(f"{type(model).__name__} gives no maps at strides 4 to 32")
-    return nodes

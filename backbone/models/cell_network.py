@@ -15,13 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from backbone.cells.genotype import Genotype
+from backbone.cells.genotype import NUM_STACKS, Genotype
 from backbone.config import MIN_WIDTH
 from backbone.models.cell import Cell
 from backbone.models.normalization import BatchNorm, recomputation
 from backbone.models.operations import OPERATIONS, NormFactory, SameConv2d, SamePool2d
-
-NUM_STACKS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,18 +66,13 @@ class NetworkConfig:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def penultimate_filters(genotype: Genotype, first_filters: int) -> int:
-    """Return F of N @ F for a first stack that many filters wide."""
-    return 2 ** (NUM_STACKS - 1) * len(genotype.normal.concat) * first_filters
-
-
 def first_filters(genotype: Genotype, filters: int) -> int:
     """Return the width of the first stack's cells, given F of N @ F.
 
     Raises:
         ValueError: if ``filters`` does not divide; the message names the nearest that do.
     """
-    step = penultimate_filters(genotype, 1)
+    step = genotype.penultimate_filters(1)
     if filters < MIN_WIDTH * step or filters % step:
         below = max(filters // step, MIN_WIDTH) * step
         raise ValueError(
@@ -144,7 +137,7 @@ class CellNetwork(nn.Module):
                 self.channels[level], self.strides[level] = outputs[-1]
         self.last_reduction = max(i for i, step in enumerate(self.plan) if step.reduces)
         """Number of the cell that halves the map for the last time."""
-        self.before_last_reduction = outputs[self.last_reduction - 1 : self.last_reduction + 1]
+        self.last_reduction_inputs = outputs[self.last_reduction - 1 : self.last_reduction + 1]
         """Channels and stride of the two outputs that it reads, the older first; no later cell
         reads an earlier one."""
 
@@ -161,12 +154,12 @@ class CellNetwork(nn.Module):
         tapped = (out for out, step in zip(outputs[1:], self.plan, strict=True) if step.tapped)
         return dict(zip(self.channels, tapped, strict=True))
 
-    def run_first_part(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_to_last_reduction(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the older and the newer input of the last reduction cell."""
         older, newer = self._run([self.stem(images)], last=self.last_reduction)[-2:]
         return older, newer
 
-    def run_second_part(self, older: Tensor, newer: Tensor) -> Tensor:
+    def forward_from_last_reduction(self, older: Tensor, newer: Tensor) -> Tensor:
         """Return the last map, given what the last reduction cell reads."""
         unread = [newer] * (self.last_reduction - 1)
         return self._run([*unread, older, newer], last=len(self.cells))[-1]

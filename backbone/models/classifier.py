@@ -7,14 +7,9 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbone.models.backbone import Backbone
-from backbone.models.checkpoint import (
-    HEAD_PREFIX,
-    load_backbone,
-    load_tensors,
-    read_weights,
-    select,
-)
+from backbone.io.weights import load_tensors, read_weights, select_prefix
+from backbone.models.backbone import BACKBONE_KIND, Backbone
+from backbone.models.checkpoint import HEAD_PREFIX, load_backbone
 from backbone.models.normalization import BatchNorm
 from backbone.models.operations import conv_norm
 
@@ -83,11 +78,11 @@ def load_classifier(path: str | Path) -> Classifier:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, of another kind, or has no classification head.
     """
-    tensors, about = read_weights(path, kind="backbone")
-    head = select(tensors, HEAD_PREFIX)
+    tensors, metadata = read_weights(path, kind=BACKBONE_KIND)
+    head = select_prefix(tensors, HEAD_PREFIX)
     if not head:
         raise ValueError(f"weights file {path} has a backbone without a classification head")
-    classifier = Classifier(load_backbone(path), num_classes=len(about["classes"]))
+    classifier = Classifier(load_backbone(path), num_classes=len(metadata["classes"]))
     load_tensors(classifier.head, head, source=path)
     return classifier
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,10 +20,12 @@ from torch import Tensor, nn
 
 from backbone.io.provenance import Provenance, fingerprint_file
 from backbone.io.runtime import hidden_package
-from backbone.models.backbone import describe_spec, rebuild_backbone
+from backbone.io.weights import check_tensors
+from backbone.models.backbone import BackboneSpec
 from backbone.models.cell import Cell
+from backbone.models.cell_backbone import CellBackboneSpec
 from backbone.models.cell_network import CellNetwork
-from backbone.models.checkpoint import BACKBONE_PREFIX, check_tensors, save_weights
+from backbone.models.checkpoint import save_backbone
 from backbone.models.operations import FactorizedReduction, SamePool2d
 
 with hidden_package("wandb"):  # timm imports it where it is installed, unasked
@@ -55,29 +58,22 @@ def import_weights(
         ValueError: if the source is damaged or no state dict, the spec names no cells, or a tensor
             is missing, left over or of another shape.
     """
-    description = describe_spec(spec)
-    if description["family"] != "cells":
+    parsed = BackboneSpec.parse(spec)
+    if not isinstance(parsed, CellBackboneSpec) or parsed.weights is not None:
         raise ValueError(f"released weights are imported into cells at N @ F, not into {spec!r}")
-    description["network"]["average_counts_padding"] = average_counts_padding
-    backbone = rebuild_backbone(description)
-    assert isinstance(backbone.body, CellNetwork)
+    network = replace(parsed.network, average_counts_padding=average_counts_padding)
+    backbone = replace(parsed, network=network).build()
+    body: CellNetwork = backbone.body  # type: ignore[assignment]
     model = source.removeprefix("timm:")
     is_file = model == source
     tensors = _read_state_dict(Path(source)) if is_file else _timm_state_dict(model)
-    load_released(backbone.body, tensors, source=source)
+    load_released(body, tensors, source=source)
     provenance = Provenance(
         stage="import",
-        arguments={"backbone": description},
+        arguments={"backbone": backbone.spec.to_dict()},
         inputs={"weights": fingerprint_file(source) if is_file else source},
     )
-    about = {
-        "kind": "backbone",
-        "backbone": description,
-        "classes": [],
-        "metrics": {},
-        "provenance": provenance.to_dict(),
-    }
-    save_weights(path, {BACKBONE_PREFIX + n: t for n, t in backbone.state_dict().items()}, about)
+    save_backbone(path, backbone, provenance=provenance.to_dict())
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from backbone.cells.genotype import Genotype
+from backbone.cells.architecture import Architecture
 from backbone.config import MIN_WIDTH
-from backbone.models.backbone import Backbone, describe_spec, unbuilt
-from backbone.models.cell_network import penultimate_filters
+from backbone.models.backbone import Backbone, BackboneSpec
 from backbone.profile.memory import inference_bytes, training_step_bytes
 
 MEASURED_WIDTH = 16
@@ -33,19 +31,16 @@ class Cost:
     """Numbers that these layers give out for one image (Radosavovic et al. 2020, section 3.1)."""
 
 
-def measure_cost(backbone: Backbone, *, side_px: int) -> Cost:
+def measure_cost(backbone: Backbone | BackboneSpec, *, side_px: int) -> Cost:
     """Count a backbone's parameters, multiply-adds and activations for one square image.
 
-    Nothing is computed: a copy without weights passes the shapes on.
+    Nothing is computed: a copy on the meta device passes the shapes on. All its maps count,
+    whichever ones the backbone returns.
     """
-    return describe_cost(backbone.description, side_px=side_px)
-
-
-def describe_cost(description: Mapping[str, Any], *, side_px: int) -> Cost:
-    """Count the same of a backbone that is only described; see ``backbone.models.backbone``."""
-    twin = unbuilt(description)
+    spec = backbone if isinstance(backbone, BackboneSpec) else backbone.spec
+    twin = spec.build_meta()
     for module in twin.modules():
-        # What leaves shapes alone is left out: without weights it takes most of the time.
+        # Skip shape-preserving layers; they dominate the run time on the meta device.
         if type(module) in (nn.BatchNorm2d, nn.ReLU):
             module.forward = _unchanged
     images = torch.empty(1, 3, side_px, side_px, device="meta")
@@ -54,14 +49,14 @@ def describe_cost(description: Mapping[str, Any], *, side_px: int) -> Cost:
 
 
 def sized_spec(
-    cells: str, genotype: Genotype, *, num_cells: int, mult_adds: float, side_px: int
+    name: str, architecture: Architecture, *, depth: int, mult_adds: float, side_px: int
 ) -> str:
-    """Return the backbone spec of some cells whose multiply-adds come nearest to a number.
+    """Return the backbone spec of an architecture whose mult-adds are nearest to a number.
 
     Args:
-        cells: how a spec names them: published cells, or the path of a ``cells.json``.
-        genotype: the same cells.
-        num_cells: N.
+        name: the architecture in a spec: published cells, or the path of a ``cells.json``.
+        architecture: the same architecture.
+        depth: N of cells.
         mult_adds: of one image.
         side_px: its height and width.
 
@@ -69,30 +64,48 @@ def sized_spec(
         ValueError: if even the narrowest network has more than twice as many.
     """
 
-    def spec(width: int) -> str:
-        return f"{cells}:{num_cells}@{penultimate_filters(genotype, width)}"
+    def text(width: int) -> str:
+        return f"{name}:{architecture.spec_size(depth=depth, width=width)}"
 
-    def cost(width: int) -> int:
-        return describe_cost(describe_spec(spec(width)), side_px=side_px).mult_adds
+    def count(width: int) -> int:
+        return measure_cost(BackboneSpec.parse(text(width)), side_px=side_px).mult_adds
 
-    @cache
-    def distance(width: int) -> float:
-        return abs(math.log(cost(width) / mult_adds))
-
-    # Nearly all multiply-adds grow with the square of the width; so the guess is near.
-    guess = MEASURED_WIDTH * math.sqrt(mult_adds / cost(MEASURED_WIDTH))
     # Strided layers halve widths, and odd ones are rounded there; so widths are even.
-    best, previous = max(2 * round(guess / 2), MIN_WIDTH), 0
+    width = nearest_width(count, mult_adds=mult_adds, step=2, subject=f"{name} at depth {depth}")
+    return text(width)
+
+
+def nearest_width(
+    count: Callable[[int], float], *, mult_adds: float, step: int = 1, subject: str
+) -> int:
+    """Return the width at which a network's mult-adds are nearest to a number, by their ratio.
+
+    Args:
+        count: width, the filters of the first stage, to mult-adds; must rise with the width.
+        mult_adds: the number wanted.
+        step: widths are multiples of it, and at least ``MIN_WIDTH``.
+        subject: the network's name in the message.
+
+    Raises:
+        ValueError: if even the narrowest network has more than twice as many.
+    """
+    count = cache(count)
+
+    def distance(width: int) -> float:
+        return abs(math.log(count(width) / mult_adds))
+
+    # Nearly all mult-adds grow with the square of the width; so the guess is near.
+    guess = MEASURED_WIDTH * math.sqrt(mult_adds / count(MEASURED_WIDTH))
+    best, previous = max(step * round(guess / step), MIN_WIDTH), 0
     while best != previous:
         previous = best
-        best = min(best, max(best - 2, MIN_WIDTH), best + 2, key=distance)
+        best = min(best, max(best - step, MIN_WIDTH), best + step, key=distance)
     if distance(best) > math.log(2):
         raise ValueError(
-            f"even the narrowest network of {cells} at N = {num_cells} has "
-            f"{cost(best) / 1e6:.1f} million multiply-adds at {side_px} px; "
-            f"{mult_adds / 1e6:.1f} were asked for"
+            f"even the narrowest network of {subject} has {count(best) / 1e6:.2f} million "
+            f"mult-adds; {mult_adds / 1e6:.2f} were requested"
         )
-    return spec(best)
+    return best
 
 
 def _unchanged(images: Tensor) -> Tensor:
@@ -139,7 +152,7 @@ def measure_memory(backbone: Backbone, *, side_px: int, batch_size: int) -> Memo
     """Return what a backbone takes for a batch of square images; nothing is computed."""
 
     def twin() -> Backbone:
-        return unbuilt(backbone.description, out=backbone.out)
+        return backbone.spec.build_meta(out=backbone.out)
 
     images = torch.empty(batch_size, 3, side_px, side_px, device="meta")
     saving = twin()

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from backbone.models.backbone import describe_spec, rebuild_backbone
-from backbone.models.cell_network import CellNetwork
+from backbone.models.backbone import build_backbone
 from backbone.models.classifier import Classifier
 from backbone.profile.complexity import count_mult_adds
 
@@ -52,8 +51,7 @@ class Size:
 def measure_size(reference: ReferenceSize) -> Size:
     """Build the reference's network without weights and count."""
     with torch.device("meta"):
-        backbone = rebuild_backbone(describe_spec(reference.spec, stem=reference.stem))
-        assert isinstance(backbone.body, CellNetwork)
+        backbone = build_backbone(reference.spec, stem=reference.stem)
         classifier = Classifier(
             backbone,
             num_classes=reference.num_classes,

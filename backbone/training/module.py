@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from backbone.config import ClassifierRecipe
-from backbone.models.cell_network import CellNetwork
 from backbone.models.classifier import Classifier
 from backbone.training.augmentation import augment, mix, prepare
 from backbone.training.optim import build_optimizer, warmup_cosine, warmup_exponential
@@ -45,12 +44,10 @@ class ClassifierModule(L.LightningModule):
         # in this process; so a training that goes on draws what it would have drawn.
         place = self.global_step * self.trainer.world_size + self.global_rank
         torch.manual_seed(self.seed + SEED_STEP * place)
-        network = self.classifier.backbone.body
-        if isinstance(network, CellNetwork):
-            total = self.recipe.epochs * self.steps_per_epoch
-            network.schedule_drop_path(
-                keep=self.recipe.drop_path_keep, progress=self.global_step / total
-            )
+        total = self.recipe.epochs * self.steps_per_epoch
+        self.classifier.backbone.schedule_drop_path(
+            keep=self.recipe.drop_path_keep, progress=self.global_step / total
+        )
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         loss = self.loss(*batch)

@@ -16,11 +16,11 @@ from torch.utils.data import DataLoader, Subset
 
 from backbone.config import ClassifierRecipe, PretrainConfig
 from backbone.io.files import write_json
-from backbone.io.provenance import Provenance, fingerprint_file
+from backbone.io.provenance import Provenance
 from backbone.io.runtime import world_size
-from backbone.models.backbone import build_backbone, describe_spec
-from backbone.models.cell_network import CellNetwork
-from backbone.models.checkpoint import read_about, read_current, save_classifier
+from backbone.io.weights import read_current
+from backbone.models.backbone import BackboneSpec
+from backbone.models.checkpoint import save_backbone
 from backbone.models.classifier import Classifier
 from backbone.training.augmentation import EvaluationImages, TrainingImages
 from backbone.training.images import ImageSet, load_image_set
@@ -66,8 +66,8 @@ def pretrain_backbone(
         FileNotFoundError: if the spec's file or the data are missing.
         ValueError: if the spec names nothing, or an image is damaged.
     """
-    description = describe_backbone_source(
-        config.backbone, grayscale=config.grayscale, stem=config.stem
+    spec = BackboneSpec.parse(
+        config.backbone, grayscale=config.grayscale, stem=config.stem, norm=config.norm
     )
     train = load_image_set(config.data_root, "train", download=config.download)
     val = load_image_set(config.data_root, "val", download=config.download)
@@ -84,7 +84,7 @@ def pretrain_backbone(
             "precision": config.precision,
             "processes": world_size(),
         },
-        inputs={"backbone": description},
+        inputs={"backbone": spec.fingerprint()},
         data={"train": train.fingerprint, "val": val.fingerprint},
     )
     path = out_dir / "backbone.safetensors"
@@ -94,7 +94,7 @@ def pretrain_backbone(
 
     L.seed_everything(config.seed, verbose=False)
     recipe = config.recipe
-    classifier = _build_classifier(config, train)
+    classifier = _build_classifier(spec, config, train)
     steps, parts = _chunk(len(train), recipe)
     module = ClassifierModule(classifier, recipe, steps_per_epoch=steps * parts, seed=config.seed)
     checkpoint = out_dir / f"{provenance.key[:12]}-{CHECKPOINT_NAME}"
@@ -135,7 +135,7 @@ def pretrain_backbone(
         },
     }
     if trainer.is_global_zero:
-        save_classifier(
+        save_backbone(
             path,
             classifier.backbone,
             classifier.head,
@@ -152,15 +152,12 @@ def pretrain_backbone(
     return PretrainResult(path, module.accuracy, module.seconds, skipped=False)
 
 
-def _build_classifier(config: PretrainConfig, train: ImageSet) -> Classifier:
+def _build_classifier(spec: BackboneSpec, config: PretrainConfig, train: ImageSet) -> Classifier:
     recipe = config.recipe
-    backbone = build_backbone(
-        config.backbone, grayscale=config.grayscale, norm=config.norm, stem=config.stem
-    )
+    backbone = spec.build()
     if config.activation_checkpointing:
         backbone.checkpoint_activations()
-    if recipe.drop_path_keep < 1 and not isinstance(backbone.body, CellNetwork):
-        raise ValueError(f"drop_path_keep is for cells, not for {config.backbone}")
+    backbone.schedule_drop_path(keep=recipe.drop_path_keep, progress=0)
     for module in backbone.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.momentum = recipe.batch_norm_momentum
@@ -173,21 +170,11 @@ def _build_classifier(config: PretrainConfig, train: ImageSet) -> Classifier:
     )
 
 
-def describe_backbone_source(spec: str, *, grayscale: bool, stem: str = "imagenet") -> str:
-    """Return a digest of what a spec's network starts from: its description, or its weights."""
-    if spec.endswith(".safetensors"):
-        read_about(spec, kind="backbone")
-        return fingerprint_file(spec)
-    return Provenance(
-        stage="spec", arguments=describe_spec(spec, grayscale=grayscale, stem=stem)
-    ).key
-
-
 def _finished(path: Path, provenance: Provenance) -> PretrainResult | None:
-    about = read_current(path, provenance, kind="backbone")
-    if about is None:
+    metadata = read_current(path, provenance, kind="backbone")
+    if metadata is None:
         return None
-    metrics = about["metrics"]
+    metrics = metadata["metrics"]
     return PretrainResult(path, metrics["accuracy"], metrics["seconds"], skipped=True)
 
 

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from backbone.io.provenance import Provenance, read_record, recorded_key
 from backbone.io.runtime import choose_device, world_size
-from backbone.models.backbone import LEVELS, build_backbone
-from backbone.models.checkpoint import read_about, read_current
-from backbone.training.pretrain import describe_backbone_source
+from backbone.io.weights import read_current, read_metadata
+from backbone.models.backbone import LEVELS, BackboneSpec, build_backbone
 from backbone.training.trainer import (
     Stopwatch,
     build_trainer,
@@ -103,7 +102,7 @@ def train_detector(
         batch_size=EVALUATION_BATCH,
         device=choose_device(config.accelerator),
     )
-    seconds = read_about(path)["training_seconds"] + evaluation.seconds
+    seconds = read_metadata(path)["training_seconds"] + evaluation.seconds
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         write_evaluation(
             out_dir, evaluation, provenance=provenance.to_dict(), extra={"seconds": seconds}
@@ -288,6 +287,10 @@ def _provenance(config: TrainDetectorConfig, train: CocoDataset, val: CocoDatase
             "precision": config.precision,
             "processes": world_size(),
         },
-        inputs={"backbone": describe_backbone_source(config.backbone, grayscale=config.grayscale)},
+        inputs={
+            "backbone": BackboneSpec.parse(
+                config.backbone, grayscale=config.grayscale
+            ).fingerprint()
+        },
         data=fingerprint_splits(train, val),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from backbone.models.backbone import Backbone
-from backbone.models.freezing import freeze_stages
 from detection.models.config import DETECTORS, DetectorConfig, detector_name
 from detection.models.detector import Detector
 
@@ -27,7 +26,7 @@ def build_detector(backbone: Backbone, *, num_classes: int, config: DetectorConf
         raise ValueError(f"a detector needs at least 1 class, not {num_classes}")
     choice = DETECTORS[detector_name(config)]
     config.check_levels(tuple(backbone.out))
-    freeze_stages(backbone, config.frozen_stages)
+    backbone.freeze_stages(config.frozen_stages)
     build = choice.load()
     detector: Detector = build(backbone, num_classes=num_classes, config=config)
     return detector

@@ -1,6 +1,6 @@
 """Faster R-CNN without a pyramid: one map at stride 16, and the backbone's end as the box head.
 
-So Zoph et al. 2018, section 4.3, and the released code that ``backbone.models.c4_split`` names.
+So Zoph et al. 2018, section 4.3, and the released code that ``C4Split`` names.
 Crops of the map are read as RoIAlign does, one point per cell of 17 x 17, which is the part of both
 engines' that comes nearest to the released code's bilinear crop: that one's outermost points lie on
 the box's border, these half a cell inside it.
@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbone.models.c4_split import Halves
+from backbone.models.backbone import C4Split
 
 SINGLE_LEVEL = "c4"
 """The name that the one map has here."""
@@ -25,12 +25,12 @@ class SingleMap(nn.Module):
         - output: ``{"c4": (B, C, H/16, W/16)}``
     """
 
-    def __init__(self, halves: Halves) -> None:
+    def __init__(self, split: C4Split) -> None:
         super().__init__()
-        self.halves = halves
+        self.split = split
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return {SINGLE_LEVEL: self.halves.run_first(images)}
+        return {SINGLE_LEVEL: self.split.forward_c4(images)}
 
 
 class CropHead(nn.Module):
@@ -41,9 +41,9 @@ class CropHead(nn.Module):
         - output: (R, C5, h/2, w/2), sides rounded up
     """
 
-    def __init__(self, halves: Halves) -> None:
+    def __init__(self, split: C4Split) -> None:
         super().__init__()
-        self.halves = halves
+        self.split = split
 
     def forward(self, crops: Tensor) -> Tensor:
-        return F.relu(self.halves.run_second(crops))
+        return F.relu(self.split.forward_c5(crops))

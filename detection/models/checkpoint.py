@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from backbone.models.backbone import rebuild_backbone
-from backbone.models.checkpoint import load_tensors, read_weights, save_weights
+from backbone.io.weights import load_tensors, read_weights, save_weights
+from backbone.models.backbone import BackboneSpec
 from detection.config import RENAMED_SETTINGS, InferenceConfig
 from detection.data.coco import Category
 from detection.models.build import build_detector
@@ -63,7 +63,7 @@ def save_detector(
     """
     metadata = {
         "kind": "detector",
-        "backbone": detector.backbone.description,
+        "backbone": detector.backbone.spec.to_dict(),
         "levels": list(detector.backbone.out),
         "engine": detector_name(info.config),
         "detector": asdict(info.config),
@@ -103,7 +103,7 @@ def load_detector(
         shortest_side_px=metadata["shortest_side_px"],
         longest_side_px=metadata["longest_side_px"],
     )
-    backbone = rebuild_backbone(metadata["backbone"], out=metadata["levels"])
+    backbone = BackboneSpec.from_dict(metadata["backbone"]).build(out=metadata["levels"])
     detector = build_detector(backbone, num_classes=len(info.class_names), config=info.config)
     load_tensors(detector, tensors, source=path)
     return detector.eval(), info

@@ -7,10 +7,10 @@ other cells where neither counts: in larger networks, with other seeds, on image
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,8 @@ import torch
 from tqdm import tqdm
 
 from backbone.cells.genotype import Genotype
-from backbone.config import MIN_WIDTH
 from backbone.io.files import write_text
-from backbone.profile.complexity import count_mult_adds
+from backbone.profile.complexity import count_mult_adds, nearest_width
 from search.analysis.config import CellComparisonConfig
 from search.analysis.reward_log import MeasurementLog
 from search.execution import running_executor
@@ -33,8 +32,6 @@ from search.rewards.image_tensors import ImageTensors
 from search.rewards.proxy import ProxyReward
 
 LOG_NAME = "measurements.jsonl"
-MEASURED_WIDTH = 8
-"""Of the network whose multiply-adds say how wide another one has to be."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +77,7 @@ def scaled(
         ValueError: if even the narrowest network has more than twice as many.
     """
 
+    @cache
     def size(width: int) -> NetworkSize:
         with torch.random.fork_rng(devices=[]):
             network = ProxyNetwork(genotype, replace(config, first_filters=width), images)
@@ -88,17 +86,12 @@ def scaled(
             counted = count_mult_adds(network, images.images[:1])
         return NetworkSize(width, counted, sum(p.numel() for p in network.parameters()))
 
-    # Nearly all multiply-adds grow with the square of the width.
-    ratio = mult_adds / size(MEASURED_WIDTH).mult_adds
-    guess = max(round(MEASURED_WIDTH * math.sqrt(ratio)), MIN_WIDTH)
-    near = [size(width) for width in range(max(guess - 1, MIN_WIDTH), guess + 2)]
-    best = min(near, key=lambda s: abs(math.log(s.mult_adds / mult_adds)))
-    if best.mult_adds > 2 * mult_adds:
-        raise ValueError(
-            f"even the narrowest network of cells {genotype.digest} has {best.mult_adds / 1e6:.2f} "
-            f"million multiply-adds; {mult_adds / 1e6:.2f} were asked for"
-        )
-    return replace(config, first_filters=best.first_filters), best
+    width = nearest_width(
+        lambda width: size(width).mult_adds,
+        mult_adds=mult_adds,
+        subject=f"cells {genotype.digest}",
+    )
+    return replace(config, first_filters=width), size(width)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,8 @@ from torch.optim.swa_utils import update_bn
 
 from backbone.cells.genotype import Genotype
 from backbone.io.runtime import choose_device, limited_threads
-from backbone.models.backbone import Backbone, describe_cells, rebuild_backbone
-from backbone.models.cell_network import penultimate_filters
-from backbone.profile.complexity import describe_cost
+from backbone.models.backbone import Backbone, BackboneSpec
+from backbone.profile.complexity import measure_cost
 from search.rewards.config import CostConfig
 
 
@@ -39,19 +38,16 @@ def genotype_cost(genotype: Genotype, config: CostConfig) -> GenotypeCost:
         ValueError: if the measure is ``none``, or the device is not there.
         RuntimeError: if memory runs out while latency is measured.
     """
-    description = describe_cells(
-        genotype,
-        num_cells=config.num_cells,
-        filters=penultimate_filters(genotype, config.first_filters),
-        stem=config.stem,
+    spec = BackboneSpec.from_architecture(
+        genotype, depth=config.num_cells, width=config.first_filters, stem=config.stem
     )
     match config.measure:
         case "mult_adds" | "parameters":
-            cost = describe_cost(description, side_px=config.side_px)
+            cost = measure_cost(spec, side_px=config.side_px)
             return GenotypeCost(float(getattr(cost, config.measure)), 0.0)
         case "latency_ms":
             with torch.random.fork_rng(devices=[]):
-                backbone = rebuild_backbone(description)
+                backbone = spec.build()
             return _latency(backbone, config)
         case _:
             raise ValueError(f"a cost cannot be measured by {config.measure!r}")

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import update_bn
 
 from backbone.cells.genotype import Genotype
 from backbone.io.runtime import limited_threads
-from backbone.models.cell_network import CellNetwork, NetworkConfig, penultimate_filters
+from backbone.models.cell_network import CellNetwork, NetworkConfig
 from backbone.models.operations import SameConv2d
 from search.randomness import stream
 from search.rewards.config import ProxyConfig
@@ -51,7 +51,7 @@ class ProxyNetwork(nn.Module):
 
     def __init__(self, genotype: Genotype, config: ProxyConfig, train: ImageTensors) -> None:
         super().__init__()
-        filters = penultimate_filters(genotype, config.first_filters)
+        filters = genotype.penultimate_filters(config.first_filters)
         self.trunk = CellNetwork(
             genotype, NetworkConfig(num_cells=config.num_cells, filters=filters, stem="cifar")
         )

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from backbone.cells.genotype import NUM_INPUTS, Block, CellSpec, Edge, Genotype
 from backbone.io.runtime import limited_threads
-from backbone.models.checkpoint import check_tensors
+from backbone.io.weights import check_tensors
 from search.randomness import stream
 from search.rewards.config import ProxyConfig
 from search.rewards.fit import (

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from backbone.cells.genotype import Genotype
 from backbone.io.provenance import Provenance
-from backbone.models.checkpoint import read_about, read_weights, save_weights
+from backbone.io.weights import read_metadata, read_weights, save_weights
 from search.rewards.base import ReportStep
 from search.rewards.config import SupernetConfig
 from search.rewards.proxy import ProxyReward
@@ -99,14 +99,14 @@ class SupernetReward:
         with _sole_trainer(path):
             if not path.exists():
                 self._train(path, progress=progress)
-            about = read_about(path, kind=KIND)
-        different = _differences(about.get("provenance"), self._provenance)
+            metadata = read_metadata(path, kind=KIND)
+        different = _differences(metadata.get("provenance"), self._provenance)
         if different:
             raise ValueError(
                 f"{path} holds a shared network made with other settings ({', '.join(different)}); "
                 "give another file, or delete it"
             )
-        return float(about["seconds"])
+        return float(metadata["seconds"])
 
     def _train(self, path: Path, *, progress: bool) -> None:
         config, (train, _) = self.config, self._proxy.tensors
@@ -122,12 +122,12 @@ class SupernetReward:
                 f"the shared network cannot be trained with learning_rate {config.learning_rate}: "
                 f"{error}"
             ) from None
-        about = {
+        metadata = {
             "kind": KIND,
             "seconds": round(time.perf_counter() - start, 1),
             "provenance": self._provenance.to_dict(),
         }
-        save_weights(path, network.tensors, about)
+        save_weights(path, network.tensors, metadata)
 
     def _untrained(self) -> Supernet:
         space = build_space(self.config.space)

@@ -11,8 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from backbone.models.backbone import Backbone
-from backbone.models.c4_split import SPLIT_STRIDE, Halves
+from backbone.models.backbone import SPLIT_STRIDE, Backbone
 from detection.models.c4 import SINGLE_LEVEL, CropHead, SingleMap
 from detection.models.config import Detectron2CascadeConfig, FasterRCNNConfig
 from detection.models.detector import Detector
@@ -59,15 +58,15 @@ class Detectron2FasterRCNN(Detector):
         }
         self.neck: nn.Module
         if config.neck == "c4":
-            halves = Halves(backbone)
-            self.neck = SingleMap(halves)
-            shapes = {SINGLE_LEVEL: ShapeSpec(channels=halves.channels, stride=SPLIT_STRIDE)}
+            split = backbone.c4_split()
+            self.neck = SingleMap(split)
+            shapes = {SINGLE_LEVEL: ShapeSpec(channels=split.channels, stride=SPLIT_STRIDE)}
             self.rpn = _build_rpn(config, shapes)
             self.roi_heads = Res5ROIHeads(
                 in_features=[SINGLE_LEVEL],
                 pooler=_build_pooler(config, shapes),
-                res5=CropHead(halves),
-                box_predictor=_build_predictor(config, halves.out_channels, num_classes),
+                res5=CropHead(split),
+                box_predictor=_build_predictor(config, split.out_channels, num_classes),
                 proposal_matcher=_build_matcher(0.5),
                 **sampling,
             )

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from backbone.models.backbone import LEVELS, Backbone, build_backbone
-from backbone.models.freezing import freeze_stages
 from detection.models.detector import Detector
 from detection.models.detectron2.faster_rcnn import Detectron2FasterRCNN
 from detection.models.detectron2.parts import (
@@ -119,7 +118,7 @@ def nasdet_backbone(  # noqa: PLR0913  # detectron2's configs have that many set
         out_features: names of the maps, ``c2`` to ``c5``.
         pretrained: load timm's or torchvision's released weights.
         norm: ``batch``, ``frozen``, ``sync`` or ``group``.
-        frozen_stages: as ``MODEL.BACKBONE.FREEZE_AT``; see ``backbone.models.freezing``.
+        frozen_stages: as ``MODEL.BACKBONE.FREEZE_AT``; see ``Backbone.freeze_stages``.
         pixel_mean: the model's; see ``NasdetBackbone``.
         pixel_std: the model's.
         input_format: the model's.
@@ -135,7 +134,7 @@ def nasdet_backbone(  # noqa: PLR0913  # detectron2's configs have that many set
             "pretrained weights, or frozen_stages=0 (MODEL.BACKBONE.FREEZE_AT 0)",
             frozen_stages, spec,
         )  # fmt: skip
-    freeze_stages(backbone, frozen_stages)
+    backbone.freeze_stages(frozen_stages)
     return NasdetBackbone(
         backbone, pixel_mean=pixel_mean, pixel_std=pixel_std, input_format=input_format
     )

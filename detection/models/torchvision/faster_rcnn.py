@@ -22,8 +22,7 @@ from torchvision.ops import (
 )
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from backbone.models.backbone import Backbone
-from backbone.models.c4_split import SPLIT_STRIDE, Halves
+from backbone.models.backbone import SPLIT_STRIDE, Backbone
 from detection.models.c4 import SINGLE_LEVEL, CropHead, SingleMap
 from detection.models.config import FasterRCNNConfig
 from detection.models.detector import Detector
@@ -76,13 +75,13 @@ class TorchvisionFasterRCNN(Detector):
         self.box_loss_weight = config.box_loss_weight
         self.neck: nn.Module
         if config.neck == "c4":
-            halves = Halves(backbone)
-            self.neck = SingleMap(halves)
-            self.rpn = _build_rpn(config, halves.channels)
-            features = halves.out_channels
+            split = backbone.c4_split()
+            self.neck = SingleMap(split)
+            self.rpn = _build_rpn(config, split.channels)
+            features = split.out_channels
             crops: nn.Module = SingleMapCrops(config)
             box_head: nn.Module = nn.Sequential(
-                CropHead(halves), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+                CropHead(split), nn.AdaptiveAvgPool2d(1), nn.Flatten()
             )
         else:
             self.neck = _build_pyramid(backbone, config)

@@ -54,17 +54,17 @@ def test_a_cells_file_is_a_backbone(tmp_path):
     published = build_backbone("nasnet_a:1@96")
     image = torch.rand(1, 3, 64, 64)
     torch.testing.assert_close(from_file.eval()(image), published.eval()(image))
-    assert from_file.description == published.description
+    assert from_file.spec == published.spec
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("nasnet_b:4@1056", r"unknown cells 'nasnet_b' .* near it is \['nasnet_a'\]"),
+        ("nasnet_b:4@1056", r"unknown cells 'nasnet_b' .* close matches are \['nasnet_a'\]"),
         ("resnet50", "unknown backbone spec 'resnet50'"),
         ("tim:resnet50", "did you mean 'timm'"),
-        ("timm:resnet5000", "near it are .*resnet50"),
-        ("torchvision:resnet5", "near it are .*resnet50"),
+        ("timm:resnet5000", "close matches are .*resnet50"),
+        ("torchvision:resnet5", "close matches are .*resnet50"),
         ("nasnet_a:4@1000", "the nearest are 984 and 1008"),
         ("nasnet_a:0@96", "at least 1 normal cell"),
     ],

@@ -11,7 +11,6 @@ from backbone.models.cell_network import (
     CellNetwork,
     NetworkConfig,
     first_filters,
-    penultimate_filters,
     plan_cells,
 )
 from backbone.models.normalization import BatchNorm, convert_norm
@@ -74,7 +73,7 @@ def test_maps_have_the_shapes_of_the_released_code(config, side, shapes):
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
 def test_every_published_genotype_stacks_and_learns(genotype, stem):
     torch.manual_seed(0)
-    filters = penultimate_filters(genotype, 12)  # an odd width in the stem's cells
+    filters = genotype.penultimate_filters(12)  # an odd width in the stem's cells
     network = CellNetwork(genotype, NetworkConfig(num_cells=2, filters=filters, stem=stem))
     maps = network(torch.randn(2, 3, 64, 64))
     assert {name: m.shape[1] for name, m in maps.items()} == network.channels
@@ -102,13 +101,13 @@ def test_filters_that_do_not_divide_are_refused_with_the_nearest_two():
     with pytest.raises(ValueError, match="the nearest are 96 and 120"):
         first_filters(NASNET_A, 24)
     assert first_filters(NASNET_A, 4032) == 168
-    assert penultimate_filters(NASNET_A, 44) == 1056
+    assert NASNET_A.penultimate_filters(44) == 1056
 
 
 @settings(max_examples=15, deadline=None)
 @given(height=st.integers(32, 71), width=st.integers(32, 71), n=st.integers(1, 2))
 def test_any_image_size_gives_maps_at_most_one_short_of_their_stride(height, width, n):
-    filters = penultimate_filters(EVERY_OPERATION, 4)
+    filters = EVERY_OPERATION.penultimate_filters(4)
     with torch.device("meta"):
         network = CellNetwork(EVERY_OPERATION, NetworkConfig(num_cells=n, filters=filters)).eval()
         maps = network(torch.empty(1, 3, height, width))
@@ -124,7 +123,7 @@ def test_every_weight_of_every_operation_gets_a_gradient(stem, skip):
     torch.manual_seed(0)
     config = NetworkConfig(
         num_cells=1,
-        filters=penultimate_filters(EVERY_OPERATION, 4),
+        filters=EVERY_OPERATION.penultimate_filters(4),
         stem=stem,
         skip_reduction_input=skip,
         stem_filters=8,
@@ -284,7 +283,7 @@ def test_checkpointing_changes_neither_gradients_nor_statistics(genotype):
     results = []
     for checkpoints in (False, True):
         torch.manual_seed(0)
-        config = NetworkConfig(num_cells=1, filters=penultimate_filters(genotype, 8))
+        config = NetworkConfig(num_cells=1, filters=genotype.penultimate_filters(8))
         network = CellNetwork(genotype, config).double()
         network.checkpoints_cells = checkpoints
         network.schedule_drop_path(keep=0.7, progress=1.0)

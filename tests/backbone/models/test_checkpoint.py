@@ -4,8 +4,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from backbone.io.weights import read_weights, save_weights
 from backbone.models.backbone import build_backbone
-from backbone.models.checkpoint import load_backbone, read_weights, save_classifier, save_weights
+from backbone.models.checkpoint import load_backbone, save_backbone
 from backbone.models.classifier import Classifier
 
 
@@ -13,7 +14,7 @@ from backbone.models.classifier import Classifier
 def saved(tmp_path):
     classifier = Classifier(build_backbone("nasnet_a:1@96"), num_classes=2)
     path = tmp_path / "backbone.safetensors"
-    save_classifier(
+    save_backbone(
         path,
         classifier.backbone,
         classifier.head,

@@ -6,8 +6,8 @@ from torch import nn
 
 from backbone.cells.genotype import OPERATION_NAMES, Block, CellSpec, Edge, Genotype
 from backbone.models.backbone import build_backbone
-from backbone.models.cell_network import CellNetwork, NetworkConfig, penultimate_filters
-from backbone.models.checkpoint import save_classifier
+from backbone.models.cell_network import CellNetwork, NetworkConfig
+from backbone.models.checkpoint import save_backbone
 from backbone.models.classifier import Classifier, load_classifier
 from backbone.models.export import export_network
 
@@ -28,7 +28,7 @@ def trained(tmp_path_factory):
             module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.5, 1.5)
     path = tmp_path_factory.mktemp("trained") / "backbone.safetensors"
-    save_classifier(
+    save_backbone(
         path, classifier.backbone, classifier.head, classes="abcde", metrics={}, provenance={}
     )
     return path, classifier.eval()
@@ -61,7 +61,7 @@ def test_every_operation_is_exported(tmp_path, file_format, convolutions):
     genotype = Genotype(ALL_OPERATIONS, ALL_OPERATIONS)
     config = NetworkConfig(
         num_cells=1,
-        filters=penultimate_filters(genotype, 8),
+        filters=genotype.penultimate_filters(8),
         stem_filters=8,
         convolutions=convolutions,
     )

@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from backbone.models.backbone import LEVELS, build_backbone
-from backbone.models.freezing import freeze_stages
 from backbone.models.normalization import FrozenBatchNorm2d
 
 SPECS = ["nasnet_a:1@96", "timm:resnet10t", "timm:lcnet_035", "torchvision:mobilenet_v3_small"]
@@ -14,7 +13,7 @@ def test_what_the_frozen_maps_depend_on_is_frozen_and_nothing_else(spec, num_sta
     backbone = build_backbone(spec).train()
     names = list(backbone.state_dict())
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    freeze_stages(backbone, num_stages)
+    backbone.freeze_stages(num_stages)
     maps = backbone.train()(torch.rand(2, 3, 64, 64))
     for level, stride in zip(LEVELS, range(2, 6), strict=True):
         assert maps[level].requires_grad == (stride > num_stages)
@@ -32,7 +31,7 @@ def test_what_the_frozen_maps_depend_on_is_frozen_and_nothing_else(spec, num_sta
 @pytest.mark.parametrize("spec", SPECS)
 def test_the_stem_is_frozen_alone(spec):
     backbone = build_backbone(spec)
-    freeze_stages(backbone, 1)
+    backbone.freeze_stages(1)
     frozen = [n for n, p in backbone.named_parameters() if not p.requires_grad]
     assert 0 < len(frozen) < len(list(backbone.parameters())) / 3
     assert next(iter(backbone.parameters())).requires_grad is False
@@ -40,7 +39,7 @@ def test_the_stem_is_frozen_alone(spec):
 
 def test_the_stem_of_a_resnet_is_its_first_convolutions():
     backbone = build_backbone("timm:resnet10t")
-    freeze_stages(backbone, 1)
+    backbone.freeze_stages(1)
     frozen = {n.split(".")[2] for n, p in backbone.named_parameters() if not p.requires_grad}
     assert frozen == {"conv1", "bn1"}
 
@@ -48,7 +47,7 @@ def test_the_stem_of_a_resnet_is_its_first_convolutions():
 @pytest.mark.parametrize("norm", ["sync", "frozen", "group"])
 def test_other_normalization_is_frozen_too(norm):
     backbone = build_backbone("timm:resnet10t", norm=norm)
-    freeze_stages(backbone, 2)
+    backbone.freeze_stages(2)
     stem = backbone.body.model["layer1"]
     assert not any(p.requires_grad for p in stem.parameters())
     assert not any(isinstance(m, torch.nn.SyncBatchNorm) for m in stem.modules())
@@ -57,4 +56,4 @@ def test_other_normalization_is_frozen_too(norm):
 @pytest.mark.parametrize("spec", SPECS)
 def test_more_stages_than_there_are_is_refused(spec):
     with pytest.raises(ValueError, match=r"frozen_stages must be at most 5, .* not 6"):
-        freeze_stages(build_backbone(spec), 6)
+        build_backbone(spec).freeze_stages(6)

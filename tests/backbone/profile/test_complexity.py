@@ -6,11 +6,9 @@ import torch
 from torch import nn
 
 from backbone.cells.published import PUBLISHED
-from backbone.models.backbone import build_backbone, describe_spec, unbuilt
-from backbone.models.cell_network import penultimate_filters
-from backbone.profile.complexity import describe_cost, measure_cost, measure_memory, sized_spec
+from backbone.models.backbone import BackboneSpec, build_backbone
+from backbone.profile.complexity import measure_cost, measure_memory, sized_spec
 from backbone.profile.memory import LiveBytes, inference_bytes, training_step_bytes
-from backbone.profile.summary import describe_stages
 
 
 def test_costs_are_those_that_are_known():
@@ -58,19 +56,19 @@ def test_shapes_alone_give_the_memory_that_tensors_take():
     torch.manual_seed(0)
     spec, images = "nasnet_a:1@192", torch.rand(2, 3, 64, 64)
     real = training_step_bytes(build_backbone(spec), images)
-    shapes = measure_memory(unbuilt(describe_spec(spec)), side_px=64, batch_size=2)
+    shapes = measure_memory(BackboneSpec.parse(spec).build_meta(), side_px=64, batch_size=2)
     assert shapes.training == pytest.approx(real, rel=0.02)
     assert shapes.inference < shapes.checkpointed < shapes.training
 
 
 def test_checkpointing_saves_more_than_half_of_the_large_network_s_memory():
-    backbone = unbuilt(describe_spec("nasnet_a:6@4032"))
+    backbone = BackboneSpec.parse("nasnet_a:6@4032").build_meta()
     memory = measure_memory(backbone, side_px=331, batch_size=4)
     assert memory.checkpointed < 0.5 * memory.training
 
 
 def test_stages_have_the_shapes_of_the_released_code():
-    lines = describe_stages(build_backbone("nasnet_a:4@1056"), side_px=224).splitlines()
+    lines = build_backbone("nasnet_a:4@1056").summary(side_px=224).splitlines()
     words = [line.split("  ") for line in lines]
     table = {w[0]: [cell.strip() for cell in w[1:] if cell.strip()] for w in words}
     assert table["stem convolution"][0] == "32 x 111 x 111"
@@ -80,7 +78,7 @@ def test_stages_have_the_shapes_of_the_released_code():
 
 
 def test_stages_of_other_backbones_are_their_maps():
-    lines = describe_stages(build_backbone("timm:lcnet_050"), side_px=64).splitlines()
+    lines = build_backbone("timm:lcnet_050").summary(side_px=64).splitlines()
     assert [line.split()[0] for line in lines] == ["map", "c2", "c3", "c4", "c5"]
 
 
@@ -88,17 +86,17 @@ def test_stages_of_other_backbones_are_their_maps():
 @pytest.mark.parametrize("mult_adds", [30e6, 200e6, 500e6])
 def test_no_other_even_width_comes_nearer_to_what_was_asked_for(cells, mult_adds):
     genotype = PUBLISHED[cells]
-    spec = sized_spec(cells, genotype, num_cells=1, mult_adds=mult_adds, side_px=224)
-    found = int(spec.rpartition("@")[2]) // penultimate_filters(genotype, 1)
+    spec = sized_spec(cells, genotype, depth=1, mult_adds=mult_adds, side_px=224)
+    found = int(spec.rpartition("@")[2]) // genotype.penultimate_filters(1)
 
     def distance(width):
-        spec = f"{cells}:1@{penultimate_filters(genotype, width)}"
-        return abs(math.log(describe_cost(describe_spec(spec), side_px=224).mult_adds / mult_adds))
+        spec = BackboneSpec.parse(f"{cells}:{genotype.spec_size(depth=1, width=width)}")
+        return abs(math.log(measure_cost(spec, side_px=224).mult_adds / mult_adds))
 
     widths = range(4, found + 12, 2)
     assert distance(found) == min(distance(width) for width in widths)
 
 
 def test_cells_that_cannot_be_that_small_are_refused():
-    with pytest.raises(ValueError, match="even the narrowest network of nasnet_a at N = 6"):
-        sized_spec("nasnet_a", PUBLISHED["nasnet_a"], num_cells=6, mult_adds=1e5, side_px=64)
+    with pytest.raises(ValueError, match="even the narrowest network of nasnet_a at depth 6"):
+        sized_spec("nasnet_a", PUBLISHED["nasnet_a"], depth=6, mult_adds=1e5, side_px=64)

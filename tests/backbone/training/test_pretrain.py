@@ -13,8 +13,9 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
 from backbone.config import OPTIMIZERS, ClassifierRecipe, PretrainConfig
+from backbone.io.weights import read_metadata
 from backbone.models.backbone import build_backbone
-from backbone.models.checkpoint import load_backbone, read_about
+from backbone.models.checkpoint import load_backbone
 from backbone.models.classifier import Classifier
 from backbone.training.augmentation import augment, shift
 from backbone.training.module import ClassifierModule
@@ -66,7 +67,7 @@ def test_a_pretrained_backbone_is_a_spec_and_says_how_it_was_made(image_root, tm
     result = pretrain_backbone(config(image_root), tmp_path)
     backbone = build_backbone(str(result.path))
     assert torch.isfinite(backbone.eval()(torch.rand(1, 3, 64, 64))["c5"]).all()
-    about = read_about(result.path)
+    about = read_metadata(result.path)
     assert about["classes"] == ["columns", "rows"]
     assert about["provenance"]["arguments"]["recipe"]["epochs"] == 2
     assert 0 <= result.accuracy <= 1

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from backbone.models.checkpoint import read_about
+from backbone.io.weights import read_metadata
 from backbone.training.optim import build_optimizer, warmup_steps
 from backbone.training.samplers import IterationSampler
 from detection.config import DetectorRecipe
@@ -195,7 +195,7 @@ def test_averages_evaluations_and_accumulation_go_on_exactly_too(config, tmp_pat
         train_detector(ambitious(config), tmp_path / "parts")
     resumed = train_detector(ambitious(config), tmp_path / "parts")
     assert same_weights(whole.path, resumed.path)
-    histories = [read_about(result.path)["evaluations"] for result in (whole, resumed)]
+    histories = [read_metadata(result.path)["evaluations"] for result in (whole, resumed)]
     assert histories[0] == histories[1]
     assert list(histories[0]) == ["2", "4", "6", "7"]
 
@@ -224,14 +224,14 @@ def test_the_weights_with_the_best_ap_are_written(config, tmp_path, aps):
     aps([10.0, 30.0, 20.0, float("nan")])
     best = train_detector(ambitious(config, ema_decay=0.0), tmp_path / "best")
     assert same_weights(early.path, best.path)
-    history = read_about(best.path)["evaluations"]
+    history = read_metadata(best.path)["evaluations"]
     assert history == {"2": 10.0, "4": 30.0, "6": 20.0, "7": None}
 
 
 def test_a_training_that_no_longer_improves_ends_early(config, tmp_path, aps):
     aps([30.0, 20.0, 30.0, 50.0])
     result = train_detector(ambitious(config, patience=2), tmp_path)
-    assert read_about(result.path)["evaluations"] == {"2": 30.0, "4": 20.0, "6": 30.0}
+    assert read_metadata(result.path)["evaluations"] == {"2": 30.0, "4": 20.0, "6": 30.0}
 
 
 def test_a_nan_names_the_last_good_checkpoint(config, tmp_path, monkeypatch):

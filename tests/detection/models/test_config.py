@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from backbone.config import Choice
+from backbone.io.weights import read_weights, save_weights
 from backbone.models.backbone import build_backbone
-from backbone.models.checkpoint import read_weights, save_weights
 from detection.config import OPTIMIZERS, RENAMED_SETTINGS, DetectorRecipe
 from detection.models.build import build_detector
 from detection.models.checkpoint import DetectorInfo, load_detector, save_detector

@@ -50,7 +50,7 @@ def test_networks_of_different_cells_are_scaled_to_the_same_cost(genotype, mult_
 
 
 def test_a_cost_below_the_narrowest_network_is_refused():
-    with pytest.raises(ValueError, match=r"million multiply-adds; 0.10 were asked for"):
+    with pytest.raises(ValueError, match=r"million mult-adds; 0.10 were requested"):
         scaled(NASNET_A, PROXY, IMAGES, mult_adds=1e5)
 
 

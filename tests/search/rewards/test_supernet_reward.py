@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from backbone.cells.published import NASNET_A
-from backbone.models.checkpoint import read_about
+from backbone.io.weights import read_metadata
 from search.randomness import stream
 from search.rewards import supernet_reward as shared_reward
 from search.rewards.base import Reward
@@ -68,7 +68,7 @@ def test_the_network_is_trained_at_the_first_call_and_read_afterwards(trained, m
     again = reward(CELLS, seed=7, report=lambda step, score: reported.append((step, score)))
     assert again == value
     assert reported == [(1, value)]
-    about = read_about(config.weights, kind=shared_reward.KIND)
+    about = read_metadata(config.weights, kind=shared_reward.KIND)
     assert about["provenance"]["arguments"]["epochs"] == 2
 
 

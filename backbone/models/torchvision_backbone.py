@@ -1,0 +1,111 @@
+"""Backbones of torchvision: its classification models, cut where each stride ends."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, Self
+
+import torchvision
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+from backbone.models.backbone import Backbone, BackboneSpec
+from backbone.models.measurement import (
+    DEVICES,
+    MapShape,
+    deepest_maps,
+    measure_maps,
+    measuring,
+)
+
+logger = logging.getLogger(__name__)
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TorchvisionBackboneSpec(BackboneSpec):
+    """A classification model of torchvision, without its head."""
+
+    family: ClassVar[str] = "torchvision"
+
+    name: str
+    """torchvision's name of the model."""
+
+    @classmethod
+    def _parse(cls, text: str, *, stem: str) -> Self:
+        if stem != "imagenet":
+            raise ValueError(f"only cells can have another stem, not {text!r}")
+        return cls(name=text.partition(":")[2])
+
+    @classmethod
+    def _read(cls, data: Mapping[str, Any]) -> Self:
+        return cls(name=data["name"])
+
+    def _members(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+    def _build(self, *, pretrained: bool, out: Sequence[str] | None) -> TorchvisionBackbone:
+        maps = measure_model(self.name)
+        model = create_model(self.name, pretrained=pretrained)
+        body = create_feature_extractor(model, {node: level for level, (node, _) in maps.items()})
+        return TorchvisionBackbone(
+            body.train(),
+            spec=self,
+            maps={level: shape for level, (_, shape) in maps.items()},
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            out=out,
+        )
+
+    def __str__(self) -> str:
+        return f"torchvision:{self.name}"
+
+
+class TorchvisionBackbone(Backbone):
+    """A classification model of torchvision as a backbone."""
+
+
+@cache
+def measure_model(name: str) -> dict[str, tuple[str, MapShape]]:
+    """Return the last node at each stride of a model's graph and its shape; once per process.
+
+    Raises:
+        ValueError: if torchvision has no such model, or it has no maps at strides 4, 8, 16 or 32
+            for images of any size.
+    """
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3)
+        raise ValueError(
+            f"torchvision has no classification model {name!r}; close matches are {near}"
+        )
+    problem = ""
+    for device in DEVICES:
+        try:
+            with measuring(device):
+                model = create_model(name, pretrained=False)
+                nodes = get_graph_node_names(model)[1]
+                extractor = create_feature_extractor(model, nodes).eval()
+                maps = deepest_maps(measure_maps(extractor, device=device))
+        except Exception as error:  # models raise anything where they fail
+            problem = problem or f"{type(error).__name__}: {error}".partition("\n")[0]
+            continue
+        if not maps:
+            raise ValueError(f"torchvision:{name} gives no feature maps at strides 4, 8, 16 or 32")
+        return maps
+    raise ValueError(
+        f"torchvision:{name} gives no feature maps for images of any size ({problem}); choose "
+        "another model, such as torchvision:resnet50"
+    )
+
+
+def create_model(name: str, *, pretrained: bool) -> nn.Module:
+    """Create a classification model with released weights, or with random ones."""
+    model: nn.Module = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
+    return model
