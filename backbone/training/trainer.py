@@ -22,6 +22,8 @@ EXPECTED_WARNINGS = (
     ".*The number of training batches.*is smaller than the logging interval.*",
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*You're resuming from a checkpoint that ended before the epoch ended.*",
+    # Validation is optional in detector training.
+    "You defined a `validation_step` but have no `val_dataloader`.*",
     # Frozen batch normalization is in evaluation mode.
     "Found .* module\\(s\\) in eval mode at the start of training.*",
     # torch 2.14 renamed what Lightning 2.6 still calls by its old name.
@@ -55,6 +57,7 @@ def build_trainer(  # noqa: PLR0913  # a trainer has that many independent setti
     root: Path,
     distributed_sampler: bool = True,
     accumulate: int = 1,
+    validate_every_batches: int = 0,
 ) -> L.Trainer:
     """Make a trainer; under torchrun it joins the other processes, on the CPU too.
 
@@ -70,7 +73,8 @@ def build_trainer(  # noqa: PLR0913  # a trainer has that many independent setti
     return L.Trainer(
         max_epochs=max_epochs,
         max_steps=max_steps,
-        check_val_every_n_epoch=check_val_every_n_epoch,
+        check_val_every_n_epoch=None if validate_every_batches else check_val_every_n_epoch,
+        val_check_interval=validate_every_batches or None,
         accelerator=accelerator,
         devices=processes if processes > 1 else "auto" if accelerator == "gpu" else 1,
         num_nodes=num_nodes(),

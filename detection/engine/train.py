@@ -10,20 +10,19 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.callbacks.weight_averaging import EMAWeightAveraging
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from backbone.io.provenance import Provenance, read_record, recorded_key
 from backbone.io.runtime import choose_device, world_size
 from backbone.io.weights import read_current, read_metadata
 from backbone.models.backbone import LEVELS, BackboneSpec, build_backbone
 from backbone.training.trainer import (
-    Stopwatch,
     build_trainer,
     expected_warnings_hidden,
-    resume_point,
 )
 from detection.config import DetectorRecipe
 from detection.data.coco import CocoAnnotations
@@ -33,9 +32,14 @@ from detection.data.dataset import (
     fingerprint_splits,
     load_splits,
 )
+from detection.engine.callbacks import (
+    MONITOR,
+    BestCheckpoint,
+    PatientStopping,
+    ResumeCheckpoint,
+)
 from detection.engine.config import TrainDetectorConfig
 from detection.engine.evaluate import EVALUATION_BATCH, evaluate_detector, write_evaluation
-from detection.engine.selection import BestWeights
 from detection.engine.train_step import (
     build_batches,
     build_schedule,
@@ -44,6 +48,7 @@ from detection.engine.train_step import (
     total_loss,
 )
 from detection.evaluation.metrics import CocoMetrics
+from detection.evaluation.tables import CocoTruth
 from detection.models.build import build_detector
 from detection.models.checkpoint import DetectorInfo, load_detector, save_detector
 from detection.models.detector import Detector
@@ -121,20 +126,11 @@ def _train(
     callbacks: Sequence[Callback],
 ) -> None:
     recipe = scale_recipe(config.recipe, world_size=world_size())
-    module = DetectorModule(build_new_detector(config, train.annotations), recipe, seed=config.seed)
+    detector = build_new_detector(config, train.annotations)
+    module = DetectorModule(detector, recipe, val=val, seed=config.seed)
     checkpoint = path.parent / f"{provenance.key[:12]}-last.ckpt"
-    average = EMAWeightAveraging(decay=recipe.ema_decay) if recipe.ema_decay else None
-    best = (
-        BestWeights(
-            val,
-            every=recipe.evaluate_every,
-            patience=recipe.patience,
-            average=average,
-        )
-        if recipe.evaluate_every
-        else None
-    )
-    own = [callback for callback in (average, best) if callback is not None]
+    best = BestCheckpoint(path.parent / f"{provenance.key[:12]}-best.ckpt")
+    timer = Timer()
     trainer = build_trainer(
         max_epochs=1,
         max_steps=recipe.iterations,
@@ -142,8 +138,20 @@ def _train(
         accelerator=config.accelerator,
         gradient_clip=recipe.gradient_clip,
         accumulate=recipe.accumulate_grad_batches,
+        validate_every_batches=recipe.evaluate_every * recipe.accumulate_grad_batches,
         loggers=loggers,
-        callbacks=[*callbacks, *own, resume_point(checkpoint, every_steps=recipe.checkpoint_every)],
+        callbacks=[
+            *callbacks,
+            timer,
+            *([EMAWeightAveraging(decay=recipe.ema_decay)] if recipe.ema_decay else []),
+            *([PatientStopping(recipe.patience)] if recipe.patience else []),
+            *([best] if recipe.evaluate_every else []),
+            ResumeCheckpoint(
+                checkpoint,
+                every_steps=recipe.checkpoint_every,
+                validate_every=recipe.evaluate_every,
+            ),
+        ],
         root=path.parent,
         distributed_sampler=False,
     )
@@ -157,26 +165,39 @@ def _train(
         world_size=trainer.world_size,
         num_workers=config.num_workers,
     )
-    with expected_warnings_hidden(), _told_where_to_go_on(checkpoint):
+    with expected_warnings_hidden(), _last_checkpoint_named(checkpoint):
         trainer.fit(
             module,
             loader,
+            module.validation_batches() if recipe.evaluate_every else None,
             ckpt_path=str(checkpoint) if checkpoint.is_file() else None,
             weights_only=True,
         )
-    if best is not None:
-        best.restore(module)
+        if recipe.evaluate_every:
+            _select_weights(trainer, module, best)
     if trainer.is_global_zero:
         save_detector(
             path,
             module.detector,
             _describe(config, train.annotations),
             provenance=provenance.to_dict(),
-            training_seconds=module.seconds,
-            evaluations=best.history if best else {},
+            training_seconds=timer.time_elapsed(),
+            evaluations=module.history,
         )
         checkpoint.unlink(missing_ok=True)
+        if best.best_model_path:
+            Path(best.best_model_path).unlink(missing_ok=True)
     trainer.strategy.barrier()
+
+
+def _select_weights(trainer: L.Trainer, module: DetectorModule, best: BestCheckpoint) -> None:
+    """Give a detector its best weights, the present ones among those compared."""
+    if trainer.global_step not in module.history:
+        trainer.validate(module, module.validation_batches(), verbose=False)
+    if best.is_best(module.history[trainer.global_step]) or not best.best_model_path:
+        return
+    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+    module.load_state_dict(state["state_dict"])
 
 
 def build_new_detector(config: TrainDetectorConfig, annotations: CocoAnnotations) -> Detector:
@@ -211,7 +232,7 @@ def _describe(config: TrainDetectorConfig, annotations: CocoAnnotations) -> Dete
 
 
 @contextmanager
-def _told_where_to_go_on(checkpoint: Path) -> Iterator[None]:
+def _last_checkpoint_named(checkpoint: Path) -> Iterator[None]:
     """Add the last good checkpoint to the message about a loss that is not finite."""
     try:
         yield
@@ -227,15 +248,20 @@ def _told_where_to_go_on(checkpoint: Path) -> Iterator[None]:
 
 
 class DetectorModule(L.LightningModule):
-    """Minimize the sum of a detector's losses."""
+    """Minimize the sum of a detector's losses.
 
-    def __init__(self, detector: Detector, recipe: DetectorRecipe, *, seed: int) -> None:
+    A validation is one step, which evaluates the detector on all validation images.
+    """
+
+    def __init__(
+        self, detector: Detector, recipe: DetectorRecipe, *, val: CocoDataset, seed: int
+    ) -> None:
         super().__init__()
         self.detector = detector.to(memory_format=torch.channels_last)
-        self.recipe, self.seed = recipe, seed
-        self.seconds = 0.0
-        """Wall-clock time of the training, over all its runs."""
-        self._stopwatch = Stopwatch()
+        self.recipe, self.val, self.seed = recipe, val, seed
+        self.history: dict[int, float] = {}
+        """Step -> AP in percent, of the validations; NaN where COCO cannot compute it."""
+        self._truth: CocoTruth | None = None
 
     def training_step(self, batch: DetectionBatch, index: int) -> Tensor:
         total, losses = total_loss(self.detector, batch, step=self.global_step)
@@ -243,22 +269,47 @@ class DetectorModule(L.LightningModule):
         self.log_dict(losses, batch_size=len(batch))
         return total
 
-    def transfer_batch_to_device(
-        self, batch: DetectionBatch, device: torch.device, dataloader_idx: int
-    ) -> DetectionBatch:
-        return batch.to(device)
+    def validation_batches(self) -> DataLoader[int]:
+        """Return the one batch of a validation, which stands for all images."""
+        return DataLoader([0])  # type: ignore[arg-type]  # a list is a dataset
 
-    def on_train_start(self) -> None:
-        self._stopwatch.lap()
+    def on_validation_epoch_start(self) -> None:
+        if self.trainer.world_size > 1:
+            # Batch-norm statistics differ between processes; those of rank 0 are evaluated.
+            for buffer in self.detector.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+    def validation_step(self, batch: Tensor, index: int) -> None:
+        with torch.autocast(self.device.type, enabled=False):
+            metrics = self.evaluate()
+        figures = {MONITOR: metrics.ap, f"{MONITOR}50": metrics.ap50}
+        self.history[self.global_step] = metrics.ap
+        self.log_dict(figures, logger=False, batch_size=1, sync_dist=True)
+        for logger in self.loggers:
+            logger.log_metrics(figures, step=self.global_step)
+
+    def evaluate(self) -> CocoMetrics:
+        """Evaluate the present weights on the validation images."""
+        self._truth = self._truth or CocoTruth.load(self.val.annotations.path)
+        return evaluate_detector(
+            self.detector,
+            self.val,
+            category_ids=self.val.annotations.category_ids,
+            batch_size=EVALUATION_BATCH,
+            device=self.device,
+            truth=self._truth,
+        ).metrics
+
+    def transfer_batch_to_device(
+        self, batch: DetectionBatch | Tensor, device: torch.device, dataloader_idx: int
+    ) -> DetectionBatch | Tensor:
+        return batch.to(device)
 
     def on_train_batch_start(self, batch: DetectionBatch, index: int) -> None:
         parts = self.recipe.accumulate_grad_batches
         number = self.global_step * parts + index % parts
         place = number * self.trainer.world_size + self.global_rank
         seed_step(self.seed, place, device=self.device)
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.seconds += self._stopwatch.lap()
 
     def configure_optimizers(self) -> Any:
         optimizer, schedule = build_schedule(self.detector, self.recipe)
@@ -268,10 +319,10 @@ class DetectorModule(L.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["seconds"] = self.seconds
+        checkpoint["history"] = self.history
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.seconds = checkpoint["seconds"]
+        self.history = checkpoint["history"]
 
 
 def _provenance(config: TrainDetectorConfig, train: CocoDataset, val: CocoDataset) -> Provenance:

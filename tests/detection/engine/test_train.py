@@ -13,7 +13,6 @@ from detection.config import DetectorRecipe
 from detection.data.coco import CocoAnnotations
 from detection.data.dataset import load_split
 from detection.data.transforms import resize_image
-from detection.engine import selection
 from detection.engine.scoring import detect_with_file
 from detection.engine.train import DetectorModule, train_detector
 from detection.engine.train_step import scale_recipe
@@ -202,16 +201,14 @@ def test_averages_evaluations_and_accumulation_go_on_exactly_too(config, tmp_pat
 
 @pytest.fixture
 def aps(monkeypatch):
-    """Let evaluations give these APs one after the other, and count steps."""
+    """Let validations give these APs one after the other."""
+    real = DetectorModule.evaluate
 
     def set_aps(values):
-        real, left = selection.evaluate_detector, iter(values)
-
-        def evaluate(*args, **kwargs):
-            result = real(*args, **kwargs)
-            return replace(result, metrics=replace(result.metrics, ap=next(left)))
-
-        monkeypatch.setattr(selection, "evaluate_detector", evaluate)
+        left = iter(values)
+        monkeypatch.setattr(
+            DetectorModule, "evaluate", lambda module: replace(real(module), ap=next(left))
+        )
 
     return set_aps
 
@@ -228,10 +225,57 @@ def test_the_weights_with_the_best_ap_are_written(config, tmp_path, aps):
     assert history == {"2": 10.0, "4": 30.0, "6": 20.0, "7": None}
 
 
+def test_of_equal_aps_the_later_weights_are_written(config, tmp_path, aps):
+    aps([30.0, 10.0, 30.0, 20.0])
+    settings = ambitious(config, ema_decay=0.0)
+    tied = train_detector(settings, tmp_path / "tied")
+    aps([float("nan"), 10.0, 30.0, 20.0])
+    third = train_detector(settings, tmp_path / "third")
+    assert read_about(tied.path)["evaluations"]["2"] == 30.0
+    assert same_weights(tied.path, third.path)
+
+
+def test_averaged_weights_are_selected_as_they_were_evaluated(config, tmp_path, aps):
+    aps([30.0, 20.0, 10.0, 10.0])
+    best = train_detector(ambitious(config), tmp_path / "best")
+    stopped = ambitious(config, iterations=2, evaluate_every=0, lr_milestones=[4, 6])
+    early = train_detector(stopped, tmp_path / "early")
+    assert same_weights(best.path, early.path)
+
+
+def test_without_any_ap_the_last_weights_are_written_and_training_goes_on(config, tmp_path, aps):
+    plain = ambitious(config, evaluate_every=0)
+    last = train_detector(plain, tmp_path / "last")
+    aps([float("nan")] * 4)
+    result = train_detector(ambitious(config, patience=1), tmp_path / "nan")
+    assert same_weights(last.path, result.path)
+    history = read_about(result.path)["evaluations"]
+    assert history == {"2": None, "4": None, "6": None, "7": None}
+
+
 def test_a_training_that_no_longer_improves_ends_early(config, tmp_path, aps):
     aps([30.0, 20.0, 30.0, 50.0])
     result = train_detector(ambitious(config, patience=2), tmp_path)
     assert read_metadata(result.path)["evaluations"] == {"2": 30.0, "4": 20.0, "6": 30.0}
+
+
+def test_patience_and_the_best_weights_survive_an_interruption(config, tmp_path, aps, interruption):
+    settings = ambitious(config, patience=2, iterations=9, checkpoint_every=3)
+    aps([30.0, 20.0, 10.0, 50.0])
+    whole = train_detector(settings, tmp_path / "whole")
+    for step in (3, 4, 5):
+        parts = tmp_path / f"parts{step}"
+        aps([30.0, 20.0])
+        with interruption(
+            DetectorModule, at=lambda module, _, step=step: module.global_step == step
+        ):
+            train_detector(settings, parts)
+        aps([20.0, 10.0, 50.0] if step == 3 else [10.0, 50.0])
+        resumed = train_detector(settings, parts)
+        assert same_weights(whole.path, resumed.path)
+        evaluations = read_about(resumed.path)["evaluations"]
+        assert evaluations == {"2": 30.0, "4": 20.0, "6": 10.0}
+        assert not list(parts.glob("*.ckpt"))
 
 
 def test_a_nan_names_the_last_good_checkpoint(config, tmp_path, monkeypatch):
