@@ -231,7 +231,7 @@ def test_of_equal_aps_the_later_weights_are_written(config, tmp_path, aps):
     tied = train_detector(settings, tmp_path / "tied")
     aps([float("nan"), 10.0, 30.0, 20.0])
     third = train_detector(settings, tmp_path / "third")
-    assert read_about(tied.path)["evaluations"]["2"] == 30.0
+    assert read_metadata(tied.path)["evaluations"]["2"] == 30.0
     assert same_weights(tied.path, third.path)
 
 
@@ -249,7 +249,7 @@ def test_without_any_ap_the_last_weights_are_written_and_training_goes_on(config
     aps([float("nan")] * 4)
     result = train_detector(ambitious(config, patience=1), tmp_path / "nan")
     assert same_weights(last.path, result.path)
-    history = read_about(result.path)["evaluations"]
+    history = read_metadata(result.path)["evaluations"]
     assert history == {"2": None, "4": None, "6": None, "7": None}
 
 
@@ -273,7 +273,7 @@ def test_patience_and_the_best_weights_survive_an_interruption(config, tmp_path,
         aps([20.0, 10.0, 50.0] if step == 3 else [10.0, 50.0])
         resumed = train_detector(settings, parts)
         assert same_weights(whole.path, resumed.path)
-        evaluations = read_about(resumed.path)["evaluations"]
+        evaluations = read_metadata(resumed.path)["evaluations"]
         assert evaluations == {"2": 30.0, "4": 20.0, "6": 10.0}
         assert not list(parts.glob("*.ckpt"))
 
