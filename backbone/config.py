@@ -1,20 +1,23 @@
-"""Configuration for pretraining, and what every package's configuration is built from."""
+"""Configuration for pretraining, and the parts that all configurations share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 MIN_WIDTH = 4
-"""Filters of the first stack's cells: two stem cells run at a quarter and a half of them, rounded
-down."""
+"""Minimum filters of the first stack's cells: the two stem cells have a quarter and a half of them,
+rounded down."""
 MIN_SIDE_PX = 32
-"""Of the images that a backbone takes."""
+"""Minimum side of the images that a backbone takes."""
 
-RENAMED_SETTINGS: Mapping[str, str] = {}
-"""Former name of a setting -> its name now."""
+RENAMED_SETTINGS: Mapping[str, str] = {
+    "decay_factor": "lr_gamma",
+    "drop_path_keep": "drop_path_keep_prob",
+}
+"""Former name of a setting -> current name."""
 
 STEMS = ("imagenet", "cifar")
 OPTIMIZERS = ("adamw", "muon", "rmsprop", "sgd")
@@ -59,122 +62,156 @@ def find_choice(table: Mapping[str, Choice], config: object) -> Choice:
 
 
 def require_at_least(least: float, **values: float) -> None:
-    """Raise a ValueError with the name of the first value that is less, or NaN."""
+    """Raise a ValueError that names the first value below ``least``; NaN is refused too."""
     for name, value in values.items():
-        if not value >= least:  # refuses NaN too
+        if not value >= least:
             raise ValueError(f"{name} must be at least {least}, not {value}")
 
 
-@dataclass(kw_only=True, slots=True)
-class ClassifierRecipe:
-    """How a classifier is trained."""
+def require_above(bound: float, **values: float) -> None:
+    """Raise a ValueError that names the first value not above ``bound``; NaN is refused too."""
+    for name, value in values.items():
+        if not value > bound:
+            raise ValueError(f"{name} must be above {bound}, not {value}")
 
-    epochs: int
-    """Passes over the training images."""
-    batch_size: int
-    """Images per step and process."""
+
+def require_choice(choices: Collection[str], **values: str) -> None:
+    """Raise a ValueError that names the first value outside ``choices`` and lists them."""
+    for name, value in values.items():
+        if value not in choices:
+            raise ValueError(f"unknown {name} {value!r}; choose from {tuple(choices)}")
+
+
+@dataclass(kw_only=True, slots=True)
+class OptimizerConfig:
+    """Optimizer settings that all recipes share."""
+
+    schedules: ClassVar[tuple[str, ...]] = ("cosine",)
+    """Values of ``schedule`` that a recipe accepts."""
+
     optimizer: str
     """``adamw``, ``muon``, ``rmsprop`` or ``sgd``; see ``backbone.training.optim``."""
     learning_rate: float
-    """Highest rate; reached after the warm-up."""
+    """Peak learning rate, reached after warm-up."""
     weight_decay: float
-    """Of weight matrices and filters only, not of biases and normalization."""
+    """Weight decay of matrices and filters; biases and normalization have none."""
     schedule: str = "cosine"
-    """How the rate falls: ``cosine``, to 0 along half a cosine; or ``exponential``, in steps."""
-    decay_factor: float = 0.97
-    """Of the exponential schedule: the rate is multiplied by this at every step."""
-    decay_epochs: float = 2.4
-    """Epochs from one such step to the next."""
-    warmup_epochs: float = 1.0
-    """Epochs over which the rate rises linearly from 0."""
-    label_smoothing: float = 0.1
-    """Share of the target spread over all classes, 0 to 1 (paper, appendix A.7: 0.1)."""
-    gradient_clip: float = 5.0
-    """Greatest norm of the whole gradient; 0 for no limit."""
-    dropout: float = 0.0
-    """Share of the last features that training leaves out, 0 to 1."""
-    auxiliary_weight: float = 0.0
-    """Weight of the auxiliary head's loss; 0 builds none (paper, appendix A.7: 0.4)."""
-    drop_path_keep: float = 1.0
-    """ScheduledDropPath: share of operations that the last cell keeps at the end (paper,
-    section 4); 1 drops none. Cells only."""
+    """Learning-rate schedule after warm-up."""
+    lr_gamma: float = 0.1
+    """Factor by which a stepwise schedule multiplies the learning rate, in (0, 1]."""
+    gradient_clip: float = 0.0
+    """Maximum norm of the gradient of all parameters; 0 disables clipping."""
     ema_decay: float = 0.0
-    """The weights that are validated and written are a moving average of this decay (paper,
-    appendix A.7: 0.9999); 0 takes the last ones."""
-    batch_norm_momentum: float = 0.1
-    """Share of a batch in the running statistics; TensorFlow's decay is 1 minus this."""
-    crop_padding_px: int = 8
-    """Images are shifted by up to this many pixels, reflected at the border."""
-    horizontal_flip: bool = True
-    """Whether half of the images are mirrored."""
-    vertical_flip: bool = False
-    """Whether half of the images are turned upside down: right for images without an up."""
-    image_side_px: int = 0
-    """Images are resized to squares of this side; 0 leaves them, if all have one size."""
-    random_crop_min_area: float = 0.0
-    """Training takes random crops of at least this share of an image (Szegedy et al. 2015,
-    section 6: 0.08), evaluation central ones; 0: all of every image. Needs ``image_side_px``."""
-    evaluation_crop: float = 0.875
-    """Share of an image's shorter side that its central crop takes."""
-    cutout_side_px: int = 0
-    """Side of a square that is made grey (DeVries & Taylor 2017; for CIFAR 16); 0: none."""
-    trivial_augment: bool = False
-    """Whether every image undergoes a random change of colour or shape (Mueller & Hutter 2021)."""
-    mixup_alpha: float = 0.0
-    """MixUp of images and labels, 0.2 being usual; 0: none."""
-    cutmix_alpha: float = 0.0
-    """CutMix likewise, 1.0 being usual."""
-    checkpoint_every: int = 1000
-    """A training can go on from its last checkpoint, which is at most so many steps back."""
+    """Decay of the moving average of the weights that is validated and saved, in [0, 1) (paper,
+    appendix A.7: 0.9999); 0 disables averaging."""
 
     def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"unknown optimizer {self.optimizer!r}; choose from {OPTIMIZERS}")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"unknown schedule {self.schedule!r}; choose from {SCHEDULES}")
+        require_choice(OPTIMIZERS, optimizer=self.optimizer)
+        require_choice(self.schedules, schedule=self.schedule)
+        require_above(0, learning_rate=self.learning_rate)
+        require_at_least(0, weight_decay=self.weight_decay, gradient_clip=self.gradient_clip)
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be in [0, 1), not {self.ema_decay}")
+        if not 0 < self.lr_gamma <= 1:
+            raise ValueError(f"lr_gamma must be in (0, 1], not {self.lr_gamma}")
+
+
+@dataclass(kw_only=True, slots=True)
+class ClassifierRecipe(OptimizerConfig):
+    """Recipe for training a classifier."""
+
+    schedules: ClassVar[tuple[str, ...]] = SCHEDULES
+
+    epochs: int
+    """Number of passes over the training images."""
+    batch_size: int
+    """Images per step and process."""
+    schedule: str = "cosine"
+    """Learning-rate schedule after warm-up: ``cosine`` (to 0 along half a cosine) or
+    ``exponential`` (times ``lr_gamma`` every ``decay_epochs``)."""
+    lr_gamma: float = 0.97
+    """Factor of the exponential schedule, in (0, 1]."""
+    decay_epochs: float = 2.4
+    """Epochs between two steps of the exponential schedule."""
+    warmup_epochs: float = 1.0
+    """Epochs of linear warm-up from 0."""
+    label_smoothing: float = 0.1
+    """Fraction of the target spread over all classes, in [0, 1) (paper, appendix A.7: 0.1)."""
+    gradient_clip: float = 5.0
+    """Maximum norm of the gradient of all parameters; 0 disables clipping."""
+    dropout: float = 0.0
+    """Dropout probability of the last features, in [0, 1)."""
+    auxiliary_weight: float = 0.0
+    """Weight of the auxiliary head's loss (paper, appendix A.7: 0.4); 0 builds no such head."""
+    drop_path_keep_prob: float = 1.0
+    """Probability that ScheduledDropPath (paper, section 4) keeps an operation of the last cell at
+    the end of training, in (0, 1]; 1 disables it. Cells only."""
+    batch_norm_momentum: float = 0.1
+    """Weight of a batch in the running statistics, in (0, 1]; 1 minus TensorFlow's decay."""
+    crop_padding_px: int = 8
+    """Maximum random shift in pixels, per axis; borders are reflected."""
+    horizontal_flip: bool = True
+    """Random horizontal flip (p=0.5)."""
+    vertical_flip: bool = False
+    """Random vertical flip (p=0.5); for data without a canonical orientation."""
+    image_side_px: int = 0
+    """Side to which images are resized; 0 keeps their size, which must then be the same for all."""
+    random_crop_min_area: float = 0.0
+    """Minimum area of random resized crops, as a fraction of the image (Szegedy et al. 2015,
+    section 6: 0.08); evaluation takes central crops. 0 takes whole images. Needs
+    ``image_side_px``."""
+    evaluation_crop: float = 0.875
+    """Side of the central crop as a fraction of the image's shorter side, in (0, 1]."""
+    cutout_side_px: int = 0
+    """Side of Cutout's gray square (DeVries & Taylor 2017; 16 for CIFAR); 0 disables it."""
+    trivial_augment: bool = False
+    """Apply TrivialAugment (Mueller & Hutter 2021): one random change of color or shape."""
+    mixup_alpha: float = 0.0
+    """Alpha of MixUp, usually 0.2; 0 disables it."""
+    cutmix_alpha: float = 0.0
+    """Alpha of CutMix, usually 1.0; 0 disables it."""
+    checkpoint_every: int = 1000
+    """Maximum number of steps between resume checkpoints."""
+
+    def __post_init__(self) -> None:
+        OptimizerConfig.__post_init__(self)  # super() fails: slots make it another class
         if self.random_crop_min_area and not self.image_side_px:
             raise ValueError("random_crop_min_area needs image_side_px, the side of the crops")
-        self._check_ranges()
-
-    def _check_ranges(self) -> None:
-        for name in ("epochs", "batch_size", "checkpoint_every"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("learning_rate", "decay_epochs"):
-            self._require(name, getattr(self, name) > 0, "above 0")
-        for name in ("label_smoothing", "dropout", "ema_decay"):
-            self._require(name, 0 <= getattr(self, name) < 1, "in [0, 1)")
-        for name in ("drop_path_keep", "evaluation_crop", "decay_factor", "batch_norm_momentum"):
-            self._require(name, 0 < getattr(self, name) <= 1, "in (0, 1]")
-
-    def _require(self, name: str, holds: bool, words: str) -> None:
-        if not holds:
-            raise ValueError(f"{name} must be {words}, not {getattr(self, name)}")
+        counts = ("epochs", "batch_size", "checkpoint_every")
+        require_at_least(1, **{name: getattr(self, name) for name in counts})
+        require_above(0, decay_epochs=self.decay_epochs)
+        for name in ("label_smoothing", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}")
+        for name in ("drop_path_keep_prob", "evaluation_crop", "batch_norm_momentum"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in (0, 1], not {getattr(self, name)}")
 
 
 @dataclass(kw_only=True, slots=True)
 class PretrainConfig:
-    """One pretraining: which backbone, on which images, how."""
+    """Configuration for one pretraining run."""
 
     backbone: str
     """Backbone spec, such as ``nasnet_a:4@1056`` or ``runs/search/cells.json:2@384``."""
     data_root: str
-    """Image folder with ``train`` and ``val``, or the place of CIFAR-10."""
+    """Image folder with ``train`` and ``val``, or the folder of CIFAR-10."""
     recipe: ClassifierRecipe
     grayscale: bool = False
-    """Whether the backbone sees images without their colours, here and wherever its weights go."""
+    """Convert images to gray, here and wherever the trained backbone is used."""
     stem: str = "imagenet"
-    """Of cells: ``imagenet``, or ``cifar``, which keeps the size of small images."""
+    """Stem of cells: ``imagenet``, or ``cifar``, which keeps the resolution of small images."""
     norm: str = "batch"
-    """``batch``, ``sync`` over all processes, or ``group``."""
+    """Normalization layers: ``batch``, ``sync`` (over all processes) or ``group``."""
     activation_checkpointing: bool = False
-    """Whether activations are computed again for the gradient: less memory, more time."""
+    """Recompute activations in the backward pass: less memory, more time."""
     download: bool = False
-    """Whether CIFAR-10 may be fetched into ``data_root``."""
+    """Download CIFAR-10 into ``data_root`` if it is missing."""
     seed: int = 0
     """Seed of the initial weights, the order of images and their augmentation."""
     num_workers: int = 0
-    """Processes that read images; 0 reads in the training process."""
+    """Data-loading processes; 0 loads in the training process."""
     precision: str = "32-true"
-    """Lightning's name of the arithmetic: ``32-true``, ``bf16-mixed``, ``16-mixed``."""
+    """Lightning precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``."""
     accelerator: str = "auto"
-    """Lightning's name of the device kind: ``auto``, ``cpu``, ``gpu``."""
+    """Lightning accelerator: ``auto``, ``cpu`` or ``gpu``."""

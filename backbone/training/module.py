@@ -1,4 +1,4 @@
-"""The steps of training a classifier, for Lightning."""
+"""Lightning module for training a classifier."""
 
 from __future__ import annotations
 
@@ -9,17 +9,26 @@ import lightning as L
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics.classification import MulticlassAccuracy
 
-from backbone.config import ClassifierRecipe
+from backbone.config import SCHEDULES, ClassifierRecipe, require_choice
 from backbone.models.classifier import Classifier
 from backbone.training.augmentation import augment, mix, prepare
-from backbone.training.optim import build_optimizer, warmup_cosine, warmup_exponential
+from backbone.training.optim import build_optimizer, cosine_schedule, exponential_schedule
 from backbone.training.samplers import SEED_STEP
-from backbone.training.trainer import Stopwatch
 
 
 class ClassifierModule(L.LightningModule):
-    """Train a classifier by cross-entropy."""
+    """Train a classifier with cross-entropy.
+
+    Args:
+        classifier: backbone and head.
+        recipe: hyperparameters.
+        steps_per_epoch: optimizer steps per pass over the training images.
+        seed: of augmentation, dropout and drop path.
+    """
 
     def __init__(
         self,
@@ -34,19 +43,19 @@ class ClassifierModule(L.LightningModule):
         self.recipe, self.steps_per_epoch, self.seed = recipe, steps_per_epoch, seed
         self.accuracy = math.nan
         """Top-1 on the validation images after the last epoch, 0 to 1."""
-        self.seconds = 0.0
-        """Wall-clock time of the training, over all its runs."""
-        self._correct = self._seen = 0
-        self._stopwatch = Stopwatch()
+        # Arguments are not checked, since that would wait for the device at every batch.
+        self._top1 = MulticlassAccuracy(
+            num_classes=classifier.num_classes, average="micro", validate_args=False
+        )
 
     def on_train_batch_start(self, *_: Any) -> None:
-        # Everything random in a step depends on its number, not on the steps that came before it
-        # in this process; so a training that goes on draws what it would have drawn.
-        place = self.global_step * self.trainer.world_size + self.global_rank
-        torch.manual_seed(self.seed + SEED_STEP * place)
+        # Everything random in a step depends on its number, not on the steps before it in this
+        # process, so a resumed training draws the same numbers as an uninterrupted one.
+        index = self.global_step * self.trainer.world_size + self.global_rank
+        torch.manual_seed(self.seed + SEED_STEP * index)
         total = self.recipe.epochs * self.steps_per_epoch
         self.classifier.backbone.schedule_drop_path(
-            keep=self.recipe.drop_path_keep, progress=self.global_step / total
+            keep=self.recipe.drop_path_keep_prob, progress=self.global_step / total
         )
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
@@ -55,7 +64,13 @@ class ClassifierModule(L.LightningModule):
         return loss
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss on images, (B, 3, H, W) uint8, after augmentation."""
+        """Return the loss after augmentation.
+
+        Shape:
+            - images: (B, 3, H, W), uint8
+            - labels: (B,), int64
+            - output: ()
+        """
         images = augment(prepare(images, self.recipe), self.recipe)
         images, labels = mix(images, labels, self.recipe, num_classes=self.classifier.num_classes)
         if self.classifier.auxiliary is None:
@@ -68,54 +83,50 @@ class ClassifierModule(L.LightningModule):
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.seconds += self._stopwatch.lap()
-
-    def on_train_start(self) -> None:
-        self._stopwatch.lap()
-
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         images, labels = batch
-        found = self.classifier(prepare(images, self.recipe)).argmax(dim=1)
-        self._correct += int((found == labels).sum())
-        self._seen += len(labels)
+        self._top1.update(self.classifier(prepare(images, self.recipe)), labels)
 
     def on_validation_epoch_end(self) -> None:
-        counts = torch.tensor([self._correct, self._seen], dtype=torch.float64, device=self.device)
-        gathered = self.all_gather(counts)
-        assert isinstance(gathered, Tensor)
-        correct, seen = gathered.reshape(-1, 2).sum(dim=0).tolist()
-        self._correct = self._seen = 0
-        self.accuracy = correct / seen
+        self.accuracy = self._top1.compute().item()
+        self._top1.reset()
         self.log("accuracy", self.accuracy, prog_bar=True, sync_dist=False)
 
     def configure_optimizers(self) -> Any:
-        recipe = self.recipe
         optimizer = build_optimizer(
-            [(self.classifier, recipe.learning_rate)],
-            name=recipe.optimizer,
-            weight_decay=recipe.weight_decay,
+            [(self.classifier, self.recipe.learning_rate)],
+            name=self.recipe.optimizer,
+            weight_decay=self.recipe.weight_decay,
         )
-        steps = self.steps_per_epoch
-        warmup = round(recipe.warmup_epochs * steps)
-        schedule = (
-            warmup_cosine(optimizer, warmup=warmup, total=recipe.epochs * steps)
-            if recipe.schedule == "cosine"
-            else warmup_exponential(
-                optimizer,
-                warmup=warmup,
-                factor=recipe.decay_factor,
-                every=recipe.decay_epochs * steps,
-            )
-        )
+        schedule = build_schedule(optimizer, self.recipe, steps_per_epoch=self.steps_per_epoch)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["progress"] = {"accuracy": self.accuracy, "seconds": self.seconds}
+        checkpoint["accuracy"] = self.accuracy
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.accuracy = checkpoint["progress"]["accuracy"]
-        self.seconds = checkpoint["progress"]["seconds"]
+        self.accuracy = checkpoint["accuracy"]
+
+
+def build_schedule(
+    optimizer: Optimizer, recipe: ClassifierRecipe, *, steps_per_epoch: int
+) -> LambdaLR:
+    """Build a recipe's learning-rate schedule, to be stepped after every optimizer step.
+
+    Raises:
+        ValueError: if the schedule is unknown.
+    """
+    require_choice(SCHEDULES, schedule=recipe.schedule)
+    warmup_steps = round(recipe.warmup_epochs * steps_per_epoch)
+    if recipe.schedule == "cosine":
+        total_steps = recipe.epochs * steps_per_epoch
+        return cosine_schedule(optimizer, warmup_steps=warmup_steps, total_steps=total_steps)
+    return exponential_schedule(
+        optimizer,
+        warmup_steps=warmup_steps,
+        gamma=recipe.lr_gamma,
+        step_size=recipe.decay_epochs * steps_per_epoch,
+    )

@@ -1,10 +1,10 @@
-"""Optimizers and schedules that both trainings use."""
+"""Optimizers and learning-rate schedules for pretraining and detector training."""
 
 from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +12,10 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from backbone.config import OPTIMIZERS, require_choice
 from backbone.io.runtime import hidden_package
 
-with hidden_package("wandb"):  # timm imports it where it is installed, unasked
+with hidden_package("wandb"):  # timm imports it if it is installed
     from timm.optim.muon import Muon
     from timm.optim.rmsprop_tf import RMSpropTF
 
@@ -32,34 +33,53 @@ def build_optimizer(
     *,
     name: str,
     weight_decay: float,
-    plain_sgd: bool = False,
+    detectron2_sgd: bool = False,
 ) -> Optimizer:
-    """Make an optimizer that decays weights but not biases and normalization.
+    """Build an optimizer that decays weights but not biases and normalization.
+
+    - ``adamw``: AdamW.
+    - ``sgd``: momentum 0.9, Nesterov.
+    - ``rmsprop``: as in TensorFlow, with decay 0.9 and epsilon 1.0 (Zoph et al. 2018, appendix A.7)
+      and momentum 0.9, which the paper does not state (it is that of AmoebaNet's released code).
+    - ``muon``: orthogonalizes the update of every matrix and filter bank (Jordan et al. 2024) and
+      scales it to the size of AdamW's, so that AdamW's learning rates apply (Liu et al. 2025, "Muon
+      is scalable for LLM training", section 2.2); biases and normalization use AdamW. A step costs
+      more, and a short training needs fewer.
 
     Args:
         parts: modules and their learning rates; a parameter belongs to the first that has it.
-        name: ``adamw``; ``sgd`` (momentum 0.9, Nesterov); ``rmsprop``, as TensorFlow's, with decay
-            0.9 and epsilon 1.0 (Zoph et al. 2018, appendix A.7) and momentum 0.9, which the paper
-            does not tell (AmoebaNet's released code has it); or ``muon``, which makes the update of
-            every matrix and filter bank orthogonal (Jordan et al. 2024) and scales it to the size
-            of AdamW's, so that AdamW's rates serve (Liu et al. 2025, "Muon is scalable for LLM
-            training", section 2.2), and leaves biases and normalization to AdamW. A step costs
-            more, and a short training needs fewer.
+        name: one of ``OPTIMIZERS``.
         weight_decay: of tensors with at least two axes.
-        plain_sgd: whether ``sgd`` is detectron2's (``SOLVER`` in its ``config/defaults.py``):
-            without Nesterov's momentum, and decaying biases, though not normalization.
+        detectron2_sgd: make ``sgd`` detectron2's (``SOLVER`` in its ``config/defaults.py``): no
+            Nesterov momentum, and weight decay of biases, though not of normalization.
+
+    Raises:
+        ValueError: if the optimizer is unknown.
     """
-    groups: list[dict[str, Any]] = []
+    require_choice(OPTIMIZERS, optimizer=name)
+    decay_biases = name == "sgd" and detectron2_sgd
+    groups = list(_parameter_groups(parts, weight_decay=weight_decay, decay_biases=decay_biases))
+    if name == "adamw":
+        return torch.optim.AdamW(groups)
+    if name == "muon":
+        return Muon(groups, momentum=0.95, nesterov=True, betas=(0.9, 0.99))
+    if name == "rmsprop":
+        return RMSpropTF(groups, alpha=0.9, eps=1.0, momentum=0.9)
+    return torch.optim.SGD(groups, momentum=0.9, nesterov=not detectron2_sgd)
+
+
+def _parameter_groups(
+    parts: Iterable[tuple[nn.Module, float]], *, weight_decay: float, decay_biases: bool
+) -> Iterator[dict[str, Any]]:
     taken: set[int] = set()
-    decay_biases = name == "sgd" and plain_sgd
-    for module, rate in parts:
+    for module, learning_rate in parts:
         own = [p for p in module.parameters() if p.requires_grad and id(p) not in taken]
         taken |= {id(p) for p in own}
         normalizing = {
             id(p)
-            for part in module.modules()
-            if isinstance(part, NORMALIZATIONS)
-            for p in part.parameters(recurse=False)
+            for layer in module.modules()
+            if isinstance(layer, NORMALIZATIONS)
+            for p in layer.parameters(recurse=False)
         }
         for decays in (True, False):
             members = [
@@ -69,50 +89,52 @@ def build_optimizer(
             ]
             if members:
                 decay = weight_decay if decays else 0.0
-                groups.append({"params": members, "lr": rate, "weight_decay": decay})
-    if name == "adamw":
-        return torch.optim.AdamW(groups)
-    if name == "muon":
-        return Muon(groups, momentum=0.95, nesterov=True, betas=(0.9, 0.99))
-    if name == "rmsprop":
-        return RMSpropTF(groups, alpha=0.9, eps=1.0, momentum=0.9)
-    return torch.optim.SGD(groups, momentum=0.9, nesterov=not plain_sgd)
+                yield {"params": members, "lr": learning_rate, "weight_decay": decay}
 
 
-def warmup_cosine(optimizer: Optimizer, *, warmup: int, total: int) -> LambdaLR:
-    """Raise the rate linearly over ``warmup`` steps, then lower it to 0 along half a cosine."""
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        return 0.5 * (1 + math.cos(math.pi * min((step - warmup) / max(total - warmup, 1), 1)))
-
-    return LambdaLR(optimizer, factor)
-
-
-def warmup_steps(
-    optimizer: Optimizer, *, warmup: int, decay_at: Sequence[int], factor: float
-) -> LambdaLR:
-    """Raise the rate linearly from a thousandth over ``warmup`` steps; lower it at given steps.
-
-    So detectron2's ``WarmupMultiStepLR`` does, with its defaults.
-    """
+def cosine_schedule(optimizer: Optimizer, *, warmup_steps: int, total_steps: int) -> LambdaLR:
+    """Return a schedule with linear warm-up, then half a cosine to 0 at ``total_steps``."""
 
     def scale(step: int) -> float:
-        share = min(step / warmup, 1.0) if warmup else 1.0
-        rise = 0.001 * (1 - share) + share
-        return rise * factor ** bisect.bisect_right(decay_at, step)
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        progress = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
+        return 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
 
     return LambdaLR(optimizer, scale)
 
 
-def warmup_exponential(
-    optimizer: Optimizer, *, warmup: int, factor: float, every: float
+def multistep_schedule(
+    optimizer: Optimizer, *, warmup_steps: int, milestones: Sequence[int], gamma: float
 ) -> LambdaLR:
-    """Raise the rate linearly over ``warmup`` steps; multiply it by ``factor`` ``every`` steps."""
+    """Return detectron2's ``WarmupMultiStepLR`` with its defaults.
+
+    Warm-up is linear from a thousandth of the learning rate, which is multiplied by ``gamma`` at
+    every milestone (ascending steps).
+    """
 
     def scale(step: int) -> float:
-        rise = (step + 1) / (warmup + 1) if step < warmup else 1.0
-        return rise * factor ** int(step / every)
+        progress = min(step / warmup_steps, 1.0) if warmup_steps else 1.0
+        warmup = 0.001 * (1 - progress) + progress
+        return warmup * gamma ** bisect.bisect_right(milestones, step)
+
+    return LambdaLR(optimizer, scale)
+
+
+def exponential_schedule(
+    optimizer: Optimizer, *, warmup_steps: int, gamma: float, step_size: float
+) -> LambdaLR:
+    """Return a schedule with linear warm-up that multiplies by ``gamma`` every ``step_size`` steps.
+
+    Args:
+        optimizer: its learning rates are the peak ones.
+        warmup_steps: number of warm-up steps.
+        gamma: factor.
+        step_size: steps between two multiplications, counted from step 0; may be fractional.
+    """
+
+    def scale(step: int) -> float:
+        warmup = (step + 1) / (warmup_steps + 1) if step < warmup_steps else 1.0
+        return warmup * gamma ** int(step / step_size)
 
     return LambdaLR(optimizer, scale)

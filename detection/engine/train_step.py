@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from backbone.training.optim import build_optimizer, warmup_cosine, warmup_steps
+from backbone.training.optim import build_optimizer, cosine_schedule, multistep_schedule
 from backbone.training.samplers import SEED_STEP, GroupedBatchSampler, IterationSampler
 from detection.config import DetectorRecipe
 from detection.data.dataset import CocoDataset, Example, collate
@@ -91,16 +91,18 @@ def build_schedule(detector: Detector, recipe: DetectorRecipe) -> tuple[Optimize
         ],
         name=recipe.optimizer,
         weight_decay=recipe.weight_decay,
-        plain_sgd=True,
+        detectron2_sgd=True,
     )
     if recipe.schedule == "multistep":
-        return optimizer, warmup_steps(
+        return optimizer, multistep_schedule(
             optimizer,
-            warmup=recipe.warmup_iterations,
-            decay_at=recipe.lr_milestones,
-            factor=recipe.lr_gamma,
+            warmup_steps=recipe.warmup_iterations,
+            milestones=recipe.lr_milestones,
+            gamma=recipe.lr_gamma,
         )
-    schedule = warmup_cosine(optimizer, warmup=recipe.warmup_iterations, total=recipe.iterations)
+    schedule = cosine_schedule(
+        optimizer, warmup_steps=recipe.warmup_iterations, total_steps=recipe.iterations
+    )
     return optimizer, schedule
 
 

@@ -107,7 +107,7 @@ def test_without_mixing_labels_stay_numbers():
         ({"random_crop_min_area": 0.1}, "needs image_side_px"),
         ({"schedule": "linear"}, "unknown schedule 'linear'"),
         ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\), not 1.0"),
-        ({"drop_path_keep": 0.0}, r"drop_path_keep must be in \(0, 1\], not 0.0"),
+        ({"drop_path_keep_prob": 0.0}, r"drop_path_keep_prob must be in \(0, 1\], not 0.0"),
         ({"checkpoint_every": 0}, "checkpoint_every must be at least 1"),
         ({"decay_epochs": 0.0}, "decay_epochs must be above 0"),
     ],

@@ -1,6 +1,8 @@
 import copy
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,17 +11,18 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 from PIL import Image
 
 from backbone.config import OPTIMIZERS, ClassifierRecipe, PretrainConfig
 from backbone.io.weights import read_metadata
 from backbone.models.backbone import build_backbone
 from backbone.models.checkpoint import load_backbone
-from backbone.models.classifier import Classifier
-from backbone.training.augmentation import augment, shift
-from backbone.training.module import ClassifierModule
-from backbone.training.optim import build_optimizer, warmup_cosine, warmup_exponential
+from backbone.models.classifier import Classifier, load_classifier
+from backbone.training.augmentation import augment, prepare, shift
+from backbone.training.images import load_image_set
+from backbone.training.module import ClassifierModule, build_schedule
+from backbone.training.optim import build_optimizer, cosine_schedule, exponential_schedule
 from backbone.training.preflight import Forecast
 from backbone.training.pretrain import pretrain_backbone
 
@@ -112,7 +115,7 @@ EVERYTHING = {
     "checkpoint_every": 4,
     "ema_decay": 0.8,
     "dropout": 0.3,
-    "drop_path_keep": 0.6,
+    "drop_path_keep_prob": 0.6,
     "auxiliary_weight": 0.4,
     "mixup_alpha": 0.2,
     "cutout_side_px": 8,
@@ -231,10 +234,12 @@ def test_drop_path_follows_the_training_and_is_for_cells(image_root, tmp_path):
         def on_train_batch_end(self, trainer, module, *_):
             rates.append(module.classifier.backbone.body.cells[-1].drop_path)
 
-    dropping = recipe(epochs=2, drop_path_keep=0.6)
+    dropping = recipe(epochs=2, drop_path_keep_prob=0.6)
     pretrain_backbone(config(image_root, recipe=dropping), tmp_path, callbacks=[Watch()])
     assert rates == pytest.approx([0.4 * step / 12 for step in range(12)])
-    with pytest.raises(ValueError, match="drop_path_keep is for cells, not for timm:lcnet_035"):
+    with pytest.raises(
+        ValueError, match="drop_path_keep_prob is for cells, not for timm:lcnet_035"
+    ):
         pretrain_backbone(
             config(image_root, recipe=dropping, backbone="timm:lcnet_035"), tmp_path / "timm"
         )
@@ -313,13 +318,98 @@ def test_rmsprop_is_tensorflow_s():
 def test_the_exponential_rate_falls_in_steps():
     parameter = torch.nn.Linear(1, 1)
     optimizer = build_optimizer([(parameter, 2.0)], name="sgd", weight_decay=0.0)
-    schedule = warmup_exponential(optimizer, warmup=1, factor=0.5, every=2.4)
+    schedule = exponential_schedule(optimizer, warmup_steps=1, gamma=0.5, step_size=2.4)
     rates = []
     for _ in range(8):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
     assert rates == [1.0, 2.0, 2.0, 1.0, 1.0, 0.5, 0.5, 0.5]
+
+
+def test_an_unknown_optimizer_is_refused_with_the_choices():
+    with pytest.raises(ValueError, match=r"unknown optimizer 'adam'; choose from .*adamw.*sgd"):
+        build_optimizer([(torch.nn.Linear(1, 1), 0.1)], name="adam", weight_decay=0.0)
+
+
+def test_an_unknown_schedule_is_refused_with_the_choices():
+    optimizer = build_optimizer([(torch.nn.Linear(1, 1), 0.1)], name="sgd", weight_decay=0.0)
+    settings = recipe()
+    settings.schedule = "linear"  # after the config's own check
+    with pytest.raises(ValueError, match=r"unknown schedule 'linear'; choose from .*cosine"):
+        build_schedule(optimizer, settings, steps_per_epoch=1)
+
+
+def test_seconds_are_summed_over_the_runs_of_a_resumed_training(
+    image_root, tmp_path, interruption, monkeypatch
+):
+    clock = itertools.count()  # a second per look
+    monkeypatch.setattr("lightning.pytorch.callbacks.timer.time.monotonic", lambda: next(clock))
+    elapsed = []
+
+    class Watch(Callback):
+        def on_save_checkpoint(self, trainer, module, checkpoint):
+            (timer,) = (state for key, state in checkpoint["callbacks"].items() if "Timer" in key)
+            elapsed.append(timer["time_elapsed"]["train"])
+
+        def on_train_start(self, trainer, module):
+            (timer,) = (c for c in trainer.callbacks if isinstance(c, Timer))
+            elapsed.append(timer.time_elapsed("train"))
+
+    watch = Watch()
+    with interruption(ClassifierModule, at=lambda m, index: m.current_epoch == 1 and index == 2):
+        pretrain_backbone(config(image_root), tmp_path, callbacks=[watch])
+    saved = elapsed[-1]
+    result = pretrain_backbone(config(image_root), tmp_path, callbacks=[watch])
+    resumed = elapsed[2]
+    assert 0 < saved <= resumed < result.seconds
+    assert result.seconds == json.loads((tmp_path / "metrics.json").read_text())["seconds"]
+    assert pretrain_backbone(config(image_root), tmp_path).seconds == result.seconds
+
+
+TWO_PROCESSES = """
+import sys
+from pathlib import Path
+from backbone.config import ClassifierRecipe, PretrainConfig
+from backbone.training.pretrain import pretrain_backbone
+
+recipe = ClassifierRecipe(
+    epochs=1, batch_size=5, optimizer="sgd", learning_rate=0.05, weight_decay=0.0, crop_padding_px=0
+)
+pretrain_backbone(
+    PretrainConfig(
+        backbone="nasnet_a:1@96", norm="group", data_root=sys.argv[1], accelerator="cpu",
+        recipe=recipe,
+    ),
+    Path(sys.argv[2]),
+)
+"""
+
+
+def test_two_processes_count_every_validation_image_once(image_root, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(image_root, images)
+    (images / "val" / "rows" / "0.png").unlink()  # an odd number; shards of 8 and 7
+    script = tmp_path / "train.py"
+    script.write_text(TWO_PROCESSES)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = subprocess.run(
+        [sys.executable, *launcher, str(script), str(images), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())["accuracy"]
+    classifier = load_classifier(tmp_path / "out" / "backbone.safetensors").eval()
+    val = load_image_set(images, "val")
+    with torch.inference_mode():
+        correct = sum(
+            int(classifier(prepare(image[None], recipe())).argmax()) == label
+            for image, label in val
+        )
+    assert written == pytest.approx(correct / 15)
 
 
 def test_classes_that_differ_between_the_splits_are_refused(image_root, tmp_path):
@@ -395,7 +485,7 @@ def test_muon_moves_all_directions_of_a_filter_bank_alike():
 def test_the_rate_rises_to_its_highest_and_falls_to_zero():
     parameter = torch.nn.Linear(1, 1)
     optimizer = build_optimizer([(parameter, 1.0)], name="sgd", weight_decay=0.0)
-    schedule = warmup_cosine(optimizer, warmup=3, total=10)
+    schedule = cosine_schedule(optimizer, warmup_steps=3, total_steps=10)
     rates = []
     for _ in range(11):
         rates.append(optimizer.param_groups[0]["lr"])

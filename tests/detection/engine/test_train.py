@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from backbone.io.weights import read_metadata
-from backbone.training.optim import build_optimizer, warmup_steps
+from backbone.training.optim import build_optimizer, multistep_schedule
 from backbone.training.samplers import IterationSampler
 from detection.config import DetectorRecipe
 from detection.data.coco import CocoAnnotations
@@ -318,14 +318,14 @@ def test_steps_and_sgd_are_detectron2s():
     solver = pytest.importorskip("detectron2.solver.lr_scheduler")
     build = pytest.importorskip("detectron2.solver.build")
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
-    ours = build_optimizer([(network, 0.1)], name="sgd", weight_decay=1e-4, plain_sgd=True)
+    ours = build_optimizer([(network, 0.1)], name="sgd", weight_decay=1e-4, detectron2_sgd=True)
     groups = build.get_default_optimizer_params(
         network, base_lr=0.1, weight_decay=1e-4, weight_decay_norm=0.0
     )
     decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     assert {id(p): g["weight_decay"] for g in ours.param_groups for p in g["params"]} == decays
     theirs = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
-    mine = warmup_steps(ours, warmup=10, lr_milestones=[20, 30], factor=0.1)
+    mine = multistep_schedule(ours, warmup_steps=10, milestones=[20, 30], gamma=0.1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # no optimizer takes a step here
         other = solver.WarmupMultiStepLR(theirs, [20, 30], warmup_iters=10)
