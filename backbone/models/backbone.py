@@ -462,7 +462,7 @@ class Backbone(nn.Module, ABC):
             ValueError: if the backbone does not have cells and ``keep`` is below 1.
         """
         if keep < 1:
-            raise ValueError(f"drop_path_keep is for cells, not for {self.spec}")
+            raise ValueError(f"drop_path_keep_prob is for cells, not for {self.spec}")
 
 
 class C4Split(ABC):

@@ -120,7 +120,7 @@ def pretraining(data, out):
         "augmented": plain | {
             "epochs": 1, "optimizer": "rmsprop", "schedule": "exponential", "mixup_alpha": 0.2,
             "cutmix_alpha": 1.0, "trivial_augment": True, "cutout_side_px": 8, "dropout": 0.2,
-            "drop_path_keep": 0.6, "ema_decay": 0.9, "vertical_flip": True,
+            "drop_path_keep_prob": 0.6, "ema_decay": 0.9, "vertical_flip": True,
             "auxiliary_weight": 0.4, "image_side_px": 64, "random_crop_min_area": 0.3,
         },
     }  # fmt: skip
