@@ -70,10 +70,10 @@ class SupernetReward:
     @property
     def arguments(self) -> Mapping[str, Any]:
         """The config without paths, under the names that existing journals and weights record."""
-        arguments = self._proxy.arguments["proxy"] | {"type": "SupernetConfig"}
+        arguments = self._proxy.arguments["proxy"] | {"type": "SharedConfig"}
         for name in ("weights", "rungs"):
             del arguments[name]
-        return {"reward": "supernet_accuracy", "shared": arguments}
+        return {"reward": "shared_accuracy", "shared": arguments}
 
     @property
     def data(self) -> Mapping[str, str]:
