@@ -17,9 +17,9 @@ from _golden import STEPS, Recorder, cross_entropies, pattern
 from backbone.cells.genotype import Genotype
 from backbone.cells.published import PUBLISHED
 from backbone.config import ClassifierRecipe, PretrainConfig
-from backbone.models.backbone import build_backbone, describe_spec
+from backbone.models.backbone import BackboneSpec, build_backbone
 from backbone.models.cell_network import penultimate_filters
-from backbone.profile.complexity import describe_cost
+from backbone.profile.complexity import measure_cost
 from backbone.training.pretrain import pretrain_backbone
 from detection.config import DetectionDataConfig, DetectorRecipe
 from detection.engine.config import TrainDetectorConfig
@@ -34,21 +34,16 @@ from detection.models.config import (
     TorchvisionRetinaNetConfig,
 )
 from detection.reward import DetectionReward, DetectionRewardConfig
-from search.config import (
-    ControllerConfig,
-    CostConfig,
-    EvolutionConfig,
-    NsgaConfig,
-    RandomConfig,
-    SearchConfig,
-    SpaceConfig,
-    TpeConfig,
-)
-from search.rewards.config import ProxyConfig, SupernetConfig, ZeroCostConfig
+from search.rewards.config import CostConfig, ProxyConfig, SupernetConfig, ZeroCostConfig
 from search.rewards.proxy import ProxyReward
 from search.rewards.supernet_reward import SupernetReward
 from search.rewards.zero_cost import ZeroCostReward
-from search.space import build_space
+from search.space import SpaceConfig, build_space
+from search.strategies.controller import ControllerConfig
+from search.strategies.evolution import EvolutionConfig
+from search.strategies.optuna import NsgaConfig, TpeConfig
+from search.strategies.random import RandomConfig
+from search.study.config import SearchConfig
 from search.study.study import search_cells
 
 SPACE = SpaceConfig(
@@ -99,7 +94,7 @@ def published_networks():
     for name, genotype in PUBLISHED.items():
         spec = f"{name}:2@{penultimate_filters(genotype, 32)}"
         for stem, side in (("imagenet", 224), ("cifar", 32)):
-            cost = describe_cost(describe_spec(spec, grayscale=False, stem=stem), side_px=side)
+            cost = measure_cost(BackboneSpec.parse(spec, stem=stem), side_px=side)
             yield f"{spec} {stem} parameters", cost.parameters
             yield f"{spec} {stem} mult-adds", cost.mult_adds
         torch.manual_seed(0)
