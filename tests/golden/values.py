@@ -18,7 +18,6 @@ from backbone.cells.genotype import Genotype
 from backbone.cells.published import PUBLISHED
 from backbone.config import ClassifierRecipe, PretrainConfig
 from backbone.models.backbone import BackboneSpec, build_backbone
-from backbone.models.cell_network import penultimate_filters
 from backbone.profile.complexity import measure_cost
 from backbone.training.pretrain import pretrain_backbone
 from detection.config import DetectionDataConfig, DetectorRecipe
@@ -92,13 +91,13 @@ AUGMENTED = {
 
 def published_networks():
     for name, genotype in PUBLISHED.items():
-        spec = f"{name}:2@{penultimate_filters(genotype, 32)}"
+        spec = f"{name}:2@{genotype.penultimate_filters(32)}"
         for stem, side in (("imagenet", 224), ("cifar", 32)):
             cost = measure_cost(BackboneSpec.parse(spec, stem=stem), side_px=side)
             yield f"{spec} {stem} parameters", cost.parameters
             yield f"{spec} {stem} mult-adds", cost.mult_adds
         torch.manual_seed(0)
-        small = f"{name}:1@{penultimate_filters(genotype, 8)}"
+        small = f"{name}:1@{genotype.penultimate_filters(8)}"
         backbone = build_backbone(small).eval()
         with torch.no_grad():
             maps = backbone(pattern(64))
