@@ -105,7 +105,7 @@ def test_trials_csv_is_read():
     rows = read_trials(OLD / "search")
     assert [row.digest for row in rows] == [row["digest"] for row in old_trials()]
     assert [row.reward for row in rows] == [float(row["reward"]) for row in old_trials()]
-    assert [row.is_repeated for row in rows] == [False] * 9 + [True]
+    assert [row.same_as is not None for row in rows] == [False] * 9 + [True]
     assert all(row.cost for row in rows)
 
 

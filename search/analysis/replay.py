@@ -28,7 +28,6 @@ from search.strategies import build_sampler
 from search.strategies.base import StrategyConfig
 from search.study.config import SearchConfig
 from search.study.driver import TrialDriver
-from search.study.storage import Presence
 
 COLORS = ("#1f6fb4", "#d9822b", "#3d8f4f", "#a0408f", "#7a6a58", "#c23b3b")
 NUM_RESAMPLES = 2000
@@ -63,8 +62,7 @@ def replay(table: TableReward, strategy: StrategyConfig, *, seed: int, num_trial
     study = optuna.create_study(
         direction="maximize", sampler=build_sampler(strategy, space, seed=seed)
     )
-    presence = Presence(study, Path(), shared=False, heartbeat_seconds=1.0)
-    driver = TrialDriver(study, config, InlineExecutor(Evaluator(table)), presence)
+    driver = TrialDriver(study, config, InlineExecutor(Evaluator(table)))
     driver.run()
     best, curve = 0.0, []
     for record in driver.records:

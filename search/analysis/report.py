@@ -17,7 +17,7 @@ from backbone.io.files import replacing
 from backbone.io.html import Picture, Table, write_page
 from backbone.io.provenance import read_record, recorded_key
 from search.rewards.cost import pareto_front
-from search.study.results import TrialRow, read_trials
+from search.study.results import TrialRow, read_result, read_trials
 
 COLORS = ("#1f6fb4", "#d9822b", "#3d8f4f", "#a0408f", "#7a6a58", "#c23b3b")
 LEAD = (
@@ -51,7 +51,7 @@ class FinishedSearch:
         record = read_record(path)
         if recorded_key(record) is None or record["provenance"].get("stage") != "search":
             raise ValueError(f"{path} was not written by a search, or is damaged")
-        return cls(folder, read_trials(folder), record)
+        return cls(folder, read_trials(folder), read_result(path))
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -63,7 +63,7 @@ class FinishedSearch:
         across, up, hours, best = [], [], 0.0, math.nan
         for trial in self.trials:
             hours += trial.seconds / 3600
-            if trial.reward is not None and not trial.is_pruned:
+            if trial.reward is not None and not trial.pruned:
                 best = trial.reward if math.isnan(best) else max(best, trial.reward)
             across.append(hours if by_time else trial.number + 1.0)
             up.append(best)
@@ -101,10 +101,16 @@ def write_report(searches: Mapping[str, Sequence[Path]], path: Path) -> Path:
         note = "Crosses were stopped early; the line is the Pareto front of all."
         parts.append(Picture("Reward and cost", costs, note))
     for label, found in loaded.items():
-        best = max(found, key=lambda s: s.record["fresh_reward"] or s.record["reward"])
+        best = max(found, key=_winning_reward)
         parts.append(Picture(f"Best cells: {label}", best.folder / "cells.png"))
     write_page(path, title="Search for cells", lead=LEAD, parts=parts)
     return path
+
+
+def _winning_reward(search: FinishedSearch) -> float:
+    """Return the reward by which a search chose its winner; 0 if its reevaluation failed."""
+    reevaluated: float | None = search.record["reevaluated_reward"]
+    return search.record["reward"] if reevaluated is None else reevaluated
 
 
 def _check_comparable(loaded: Mapping[str, Sequence[FinishedSearch]]) -> None:
@@ -148,19 +154,19 @@ def _table(loaded: Mapping[str, Sequence[FinishedSearch]]) -> Table:
             trials, record = search.trials, search.record
             name = label if len(found) == 1 else f"{label}, {search.folder.name}"
             best = max(
-                (t.reward for t in trials if t.reward is not None and not t.is_pruned),
+                (t.reward for t in trials if t.reward is not None and not t.pruned),
                 default=math.nan,
             )
             rows.append(
                 (
                     name,
                     str(len(trials)),
-                    str(sum(not t.is_repeated for t in trials)),
-                    str(sum(t.is_pruned for t in trials)),
+                    str(sum(t.same_as is None for t in trials)),
+                    str(sum(t.pruned for t in trials)),
                     str(sum(bool(t.failure) for t in trials)),
                     f"{best:.4f}",
-                    _rounded(record["fresh_reward"]),
-                    _rounded(record["unseen_reward"]),
+                    _rounded(record["reevaluated_reward"]),
+                    _rounded(record["test_reward"]),
                     f"{sum(t.seconds for t in trials) / 3600:.3f}",
                 )
             )
@@ -216,7 +222,7 @@ def _draw_costs(loaded: Mapping[str, Sequence[FinishedSearch]], path: Path, meas
                 (t.reward, t.cost)
                 for search in found
                 for t in search.trials
-                if t.reward is not None and t.cost is not None and t.is_pruned == pruned
+                if t.reward is not None and t.cost is not None and t.pruned == pruned
             ]
             axis.scatter(
                 [cost for _, cost in drawn], [reward for reward, _ in drawn], s=16,

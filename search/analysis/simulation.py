@@ -24,10 +24,11 @@ from search.analysis.config import SimulationConfig
 from search.execution.worker import Outcome, Task
 from search.randomness import stream
 from search.rewards.base import ReportStep
+from search.space import build_space
 from search.study.config import SearchConfig
 from search.study.driver import TrialDriver
-from search.study.storage import JOURNAL_NAME, Presence, sole_driver
-from search.study.study import open_study
+from search.study.storage import JOURNAL_NAME, exclusive_lock
+from search.study.study import describe_study, open_study
 
 REASON = "the loss became nan (simulated)"
 
@@ -170,11 +171,12 @@ def simulate_search(
     if (out_dir / JOURNAL_NAME).exists():
         raise ValueError(f"{out_dir / JOURNAL_NAME} is there already; give a folder without one")
     start = time.perf_counter()
-    with sole_driver(out_dir):
-        study = open_study(config, out_dir, reward=PretendedReward())
+    space = build_space(config.space)
+    provenance = describe_study(config, reward=PretendedReward())
+    with exclusive_lock(out_dir):
+        study = open_study(config, space, provenance, out_dir)
         executor = SimulatedExecutor(simulation, seed=config.seed)
-        presence = Presence(study, out_dir, shared=False, heartbeat_seconds=1.0)
-        driver = TrialDriver(study, config, executor, presence)
+        driver = TrialDriver(study, config, executor)
         driver.run()
         end = executor.now()
     return SimulationResult(

@@ -14,9 +14,9 @@ from backbone.config import require_at_least
 from search.execution.base import MAX_ATTEMPTS, ExecutorConfig
 from search.execution.processes import (
     end_with_parent,
-    leave_interrupts_to_parent,
+    ignore_interrupts,
+    partition_cores,
     pin_to,
-    share_cores,
     usable_cores,
 )
 from search.execution.worker import Evaluator, Outcome, Task
@@ -166,7 +166,7 @@ def _describe_exit(code: int | None) -> str:
 def _serve(connection: Connection, evaluator: Evaluator, resources: WorkerResources) -> None:
     """Run the tasks received from a connection until it closes."""
     end_with_parent()
-    leave_interrupts_to_parent()
+    ignore_interrupts()
     pin_to(resources.cores)
     import torch
 
@@ -216,7 +216,7 @@ def allocate_resources(config: LocalConfig) -> list[WorkerResources]:
     else:
         num_workers = config.num_workers or len(cores)
         gpus = [None] * num_workers
-    cores_by_worker = share_cores(cores, num_workers)
+    cores_by_worker = partition_cores(cores, num_workers)
     return [
         WorkerResources(tuple(own_cores), gpu)
         for own_cores, gpu in zip(cores_by_worker, gpus, strict=True)

@@ -1,4 +1,4 @@
-"""Worker processes of this machine: each has its share of the cores and ends with its parent."""
+"""Worker processes of this machine: CPU cores, interrupts, and exit with the parent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 
 
 def end_with_parent() -> None:
-    """See that this process ends when its parent is killed; a pool's waits for work for ever."""
+    """Exit when the parent process dies; a pool's workers would otherwise block forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     sentinel = parent.sentinel
@@ -23,8 +23,8 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def leave_interrupts_to_parent() -> None:
-    """Ignore Ctrl-C, which a terminal sends to every process; the parent ends this one."""
+def ignore_interrupts() -> None:
+    """Ignore Ctrl-C, which a terminal sends to every process; the parent stops this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -35,8 +35,8 @@ def usable_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def share_cores(cores: Sequence[int], num_workers: int) -> list[list[int]]:
-    """Return each worker's cores: equal shares, or one each, used in turn, if they are too few."""
+def partition_cores(cores: Sequence[int], num_workers: int) -> list[list[int]]:
+    """Return each worker's cores: equally many, or one each in turn if there are too few."""
     each = max(len(cores) // num_workers, 1)
     return [
         [cores[(worker * each + i) % len(cores)] for i in range(each)]
@@ -45,6 +45,6 @@ def share_cores(cores: Sequence[int], num_workers: int) -> list[list[int]]:
 
 
 def pin_to(cores: Sequence[int]) -> None:
-    """Keep this process on some cores, where the system lets it."""
+    """Restrict this process to some cores, where the operating system supports it."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)

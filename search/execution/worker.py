@@ -1,4 +1,4 @@
-"""The work of one trial, the same in whatever process it is done."""
+"""The work of one trial, the same in every kind of worker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from search.rewards.config import CostConfig
 
 FAILURES = (ArithmeticError, MemoryError, RuntimeError)
-"""What a reward raises when it is the genotype's fault, or memory's; see ``Reward``."""
+"""Exceptions of a reward that fail the trial and not the search; see ``Reward``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,49 +22,53 @@ class Task:
     """A genotype to reward."""
 
     number: int
-    """The trial's; tells outcomes apart."""
+    """Number of the trial; identifies the outcome."""
     genotype: Genotype
     seed: int
+    """Seed of the reward."""
     thresholds: Mapping[int, float] = field(default_factory=dict)
-    """Step -> least value reported there with which the trial goes on. Decided when the task is
-    given out, so that a worker needs nobody's answer in the middle of a training."""
-    unseen: bool = False
-    """Whether to score on data that the search never saw."""
+    """Step -> lowest value reported there with which the trial continues. Fixed when the task is
+    submitted, so that a worker needs no answer in the middle of a training."""
+    use_test_reward: bool = False
+    """Whether to score on data that no trial is scored on; see ``Reward.test_reward``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a task."""
+    """Result of a task."""
 
     number: int
+    """Number of the trial."""
     reward: float | None = None
-    """None if it failed, or was stopped before any value was reported."""
-    pruned: bool = False
-    """Whether it was stopped early; ``reward`` is then the last value reported."""
-    failure: str = ""
-    """Why there is no reward."""
+    """The last value reported if the trial was stopped early. None if it failed, or was stopped
+    before any training."""
     seconds: float = 0.0
-    steps: Mapping[int, float] = field(default_factory=dict)
-    """Step -> value, as reported on the way."""
+    """Time spent on the reward; 0 if it was taken from an earlier trial."""
+    failure: str = ""
+    """Reason why there is no reward; empty if the task succeeded."""
+    pruned: bool = False
+    """Whether the trial was stopped early."""
     cost: float | None = None
-    """The genotype's, where one is asked for."""
+    """Cost of the genotype, if it is measured; see ``CostConfig``."""
+    steps: Mapping[int, float] = field(default_factory=dict)
+    """Step -> value reported there; step 0 is the training-free score."""
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Does tasks. Can be pickled if the reward can, and is then sent to workers."""
+    """Runs tasks. Is pickled for the workers if the executor has processes of its own."""
 
     reward: Reward
     score: Reward | None = None
-    """Reported as step 0, before any training, so that a threshold there can spare it."""
+    """Reported as step 0, before any training, so that a threshold can skip the training."""
     cost: CostConfig | None = None
-    """What is to be said of a genotype's cost; None: nothing."""
+    """How to measure a genotype's cost; None does not measure it."""
 
     def __call__(self, task: Task) -> Outcome:
         """Reward a genotype.
 
         Raises:
-            Exception: whatever a reward raises beside ``FAILURES`` and ``Pruned``: a bug.
+            Exception: whatever the reward raises besides ``FAILURES`` and ``Pruned``: a bug.
         """
         from search.rewards.cost import genotype_cost
 
@@ -78,11 +82,11 @@ class Evaluator:
                 raise Pruned
 
         try:
-            if self.cost is not None and not task.unseen:
+            if self.cost is not None and not task.use_test_reward:
                 cost = genotype_cost(task.genotype, self.cost).value
-            if self.score is not None and not task.unseen:
+            if self.score is not None and not task.use_test_reward:
                 report(0, self.score(task.genotype, seed=task.seed, report=lambda *_: None))
-            reward = self.reward.test_reward if task.unseen else self.reward
+            reward = self.reward.test_reward if task.use_test_reward else self.reward
             assert reward is not None
             value = float(reward(task.genotype, seed=task.seed, report=report))
         except Pruned:
@@ -92,13 +96,16 @@ class Evaluator:
         except FAILURES as error:
             failure = f"{type(error).__name__}: {error}"
         if value is not None and not 0 <= value < float("inf"):
-            value, failure = None, f"the reward is {value}; it must be a number of at least 0"
+            value, failure = (
+                None,
+                f"the reward is {value}; it must be a finite number of at least 0",
+            )
         return Outcome(
             number=task.number,
             reward=value,
-            pruned=pruned,
-            failure=failure,
             seconds=time.perf_counter() - start,
-            steps=steps,
+            failure=failure,
+            pruned=pruned,
             cost=cost,
+            steps=steps,
         )

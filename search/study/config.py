@@ -11,25 +11,7 @@ from search.rewards.config import CostConfig
 from search.space import SpaceConfig
 from search.strategies import STRATEGIES
 from search.strategies.base import StrategyConfig
-
-
-@dataclass(kw_only=True, slots=True)
-class PruningConfig:
-    """Early stopping of trials: asynchronous successive halving (Li et al. 2020)."""
-
-    keep: float = 1.0
-    """Fraction of trials that continue past each step at which the reward reports, in (0, 1]; the
-    usual halving by 3 is 1/3, and 1 stops none."""
-    keep_scored: float = 1.0
-    """Fraction of trials that are trained, by the training-free score, in (0, 1]; 1 trains all."""
-    num_startup_trials: int = 10
-    """Number of trials that must have reported at a step before any is stopped there."""
-
-    def __post_init__(self) -> None:
-        require_at_least(1, num_startup_trials=self.num_startup_trials)
-        for name in ("keep", "keep_scored"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be above 0 and at most 1, not {getattr(self, name)}")
+from search.study.pruning import PruningConfig
 
 
 @dataclass(kw_only=True, slots=True)

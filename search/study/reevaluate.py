@@ -1,8 +1,8 @@
-"""The winner of a search: the best trials tried again, since the best of many is partly luck."""
+"""Choice of the winner: the best trials are reevaluated, since the best of many is partly luck."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from optuna import Study
@@ -10,69 +10,96 @@ from optuna import Study
 from search.execution.base import Executor, run_tasks
 from search.execution.worker import Task
 from search.rewards.base import Reward
-from search.study.config import SearchConfig
-from search.study.driver import TrialDriver, TrialRecord
+from search.study.driver import TrialDriver
+from search.study.storage import JOURNAL_NAME
+from search.study.trials import TrialRecord
 
 
 @dataclass(frozen=True, slots=True)
-class RewardsAgain:
-    """What the best are worth beside the reward that the search gave them."""
+class Reevaluation:
+    """Rewards of the best trials with seeds that the search did not use."""
 
-    fresh: dict[int, float]
-    """Trial -> mean reward with fresh seeds."""
-    unseen: float | None
-    """The winner's mean reward on data that the search never saw, with the same seeds."""
+    reevaluated_rewards: Mapping[int, float]
+    """Trial -> mean reward with new seeds."""
+    test_reward: float | None
+    """The winner's mean reward with the same seeds on data that no trial was scored on."""
 
 
-def choose_winner(
-    driver: TrialDriver, config: SearchConfig, reward: Reward
-) -> tuple[TrialRecord, RewardsAgain]:
-    """Return the best trial, by fresh seeds if some are tried again, and what it is worth.
+def choose_winner(driver: TrialDriver, reward: Reward) -> tuple[TrialRecord, Reevaluation]:
+    """Return the best trial, by its reevaluated reward if any trial is reevaluated.
+
+    Args:
+        driver: a search whose trials are finished.
+        reward: the reward of the search.
 
     Raises:
         RuntimeError: if no trial succeeded.
     """
-    ranked = driver.ranked()
-    again = ranked[: config.num_reevaluated]
+    config = driver.config
+    ranked = rank_trials(driver)
+    best = ranked[: config.num_reevaluated]
     seeds = range(config.seed + 1, config.seed + 1 + config.reevaluation_seeds)
-    fresh = rewards_again(driver.study, driver.executor, again, seeds)
-    winner = max(again, key=lambda r: driver.objective(r, fresh[r.number]), default=ranked[0])
-    unseen = None
-    if again and reward.test_reward is not None:
-        means = rewards_again(driver.study, driver.executor, [winner], seeds, unseen=True)
-        unseen = means[winner.number]
-    return winner, RewardsAgain(fresh, unseen)
+    means = reevaluate(driver.study, driver.executor, best, seeds)
+    winner = max(best, key=lambda r: driver.objective.scalar(r, means[r.number]), default=ranked[0])
+    test_reward = None
+    if best and reward.test_reward is not None:
+        tested = reevaluate(driver.study, driver.executor, [winner], seeds, use_test_reward=True)
+        test_reward = tested[winner.number]
+    return winner, Reevaluation(means, test_reward)
 
 
-def rewards_again(
+def rank_trials(driver: TrialDriver) -> list[TrialRecord]:
+    """Return the fully trained genotypes, one trial each, by decreasing objective.
+
+    Raises:
+        RuntimeError: if there is none.
+    """
+    complete = [record for record in driver.history.originals.values() if record.is_complete]
+    if not complete:
+        records = driver.records
+        raise RuntimeError(
+            f"all {len(records)} trials failed; the last because of {records[-1].failure}. To try "
+            f"them again, delete {JOURNAL_NAME}"
+        )
+    return sorted(complete, key=lambda r: (-driver.objective.scalar(r), r.number))
+
+
+def reevaluate(
     study: Study,
     executor: Executor,
     records: Sequence[TrialRecord],
     seeds: Iterable[int],
     *,
-    unseen: bool = False,
+    use_test_reward: bool = False,
 ) -> dict[int, float]:
-    """Return trial -> mean reward of its genotype over fresh seeds; a failure counts as 0.
+    """Reward the genotypes of some trials again, and return trial -> mean reward over the seeds.
+
+    A failure counts as 0. The study keeps every reward, so that none is computed twice.
 
     Args:
-        study: keeps them, so that each is done once.
-        executor: does them.
+        study: stores the rewards.
+        executor: computes them.
         records: the trials.
         seeds: other seeds than the search's.
-        unseen: whether to score on data that the search never saw.
+        use_test_reward: whether to score on data that no trial is scored on.
     """
     seeds = list(seeds)
-    kind = "unseen" if unseen else "fresh"
-    keys = {(r.number, s): f"{kind}:{r.genotype.digest}:{s}" for r in records for s in seeds}
+    prefix = "unseen" if use_test_reward else "fresh"  # as in the studies of earlier versions
+    keys = {(r.number, s): f"{prefix}:{r.genotype.digest}:{s}" for r in records for s in seeds}
     genotypes = {r.number: r.genotype for r in records}
-    known = study.user_attrs
-    missing = [place for place, key in keys.items() if key not in known]
+    stored = study.user_attrs
+    missing = [index for index, key in keys.items() if key not in stored]
     tasks = [
-        # Trials count from 0; these are none.
-        Task(number=-1 - index, genotype=genotypes[number], seed=seed, unseen=unseen)
+        # Negative numbers, since trials count from 0.
+        Task(
+            number=-1 - index,
+            genotype=genotypes[number],
+            seed=seed,
+            use_test_reward=use_test_reward,
+        )
         for index, (number, seed) in enumerate(missing)
     ]
     for outcome in run_tasks(executor, tasks):
         study.set_user_attr(keys[missing[-1 - outcome.number]], outcome.reward or 0.0)
-    known = study.user_attrs
-    return {r.number: sum(known[keys[r.number, s]] for s in seeds) / len(seeds) for r in records}
+    stored = study.user_attrs
+    return {r.number: sum(stored[keys[r.number, s]] for s in seeds) / len(seeds) for r in records}

@@ -1,115 +1,130 @@
-"""What a search leaves in its folder: cells, their drawing, a table of trials, the Pareto front."""
+"""Artifacts of a search: cells, their drawing, a table of trials, and the Pareto front."""
 
 from __future__ import annotations
 
 import csv
 import io
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from backbone.cells.drawing import draw_genotype
 from backbone.cells.genotype import Genotype
 from backbone.io.files import write_json, write_text
-from backbone.io.provenance import Provenance
+from backbone.io.provenance import Provenance, read_record
+from search.execution.worker import Outcome
 from search.rewards.cost import pareto_front
-from search.study.driver import TrialRecord, known_reward
+from search.study.trials import TrialRecord
 
 COLUMNS = [
-    "trial", "reward", "fresh_reward", "seconds", "digest", "same_as", "failure", "pruned", "cost",
-    "steps",
+    "trial", "reward", "reevaluated_reward", "seconds", "digest", "same_as", "failure", "pruned",
+    "cost", "steps",
 ]  # fmt: skip
-"""Of ``trials.csv``. ``steps`` are pairs ``step:value`` as reported on the way."""
+"""Columns of ``trials.csv``. ``steps`` are pairs ``step:value`` as reported by the reward."""
+FORMER_NAMES = {"fresh_reward": "reevaluated_reward", "unseen_reward": "test_reward"}
+"""Name in files of earlier versions -> name now."""
+RESULT_KEYS = (
+    "reward", "reevaluated_reward", "test_reward", "trial", "num_trials", "num_failed", "seconds",
+)  # fmt: skip
+"""Members of ``cells.json`` that are fields of ``SearchResult``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialRow:
+class TrialRow(Outcome):
     """One line of ``trials.csv``."""
 
-    number: int
-    reward: float | None
-    seconds: float
-    cost: float | None
     digest: str
-    is_repeated: bool
-    """Whether an earlier trial's reward was taken."""
-    is_pruned: bool
-    failure: str
+    """Digest of the genotype."""
+    same_as: int | None = None
+    """Number of the earlier trial of an equal genotype whose outcome was taken."""
+    reevaluated_reward: float | None = None
+    """Mean reward with new seeds, if the trial was reevaluated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """What a search found."""
+    """The winner of a search and its budget."""
 
     path: Path
-    """``cells.json``."""
+    """Path of ``cells.json``."""
     genotype: Genotype
     reward: float
-    """The winner's in the search."""
-    fresh_reward: float | None
-    """Its mean reward with fresh seeds; None if none of the best was rewarded again."""
-    unseen_reward: float | None
-    """The same on data that the search never saw; None without such data."""
+    """The winner's reward in the search."""
+    reevaluated_reward: float | None
+    """Its mean reward with new seeds; None if no trial was reevaluated."""
+    test_reward: float | None
+    """The same on data that no trial was scored on; None without such data."""
     trial: int
-    """The winner's number."""
+    """Number of the winning trial."""
     num_trials: int
     num_failed: int
     seconds: float
-    """Spent on rewards, over all runs of this search."""
+    """Time spent on rewards, over all runs of this search and all workers."""
     skipped: bool
-    """Whether the file was already there, made from the same things."""
+    """Whether the file already existed, made from the same things."""
+
+    @classmethod
+    def load(cls, path: Path) -> SearchResult:
+        """Read a finished search from ``cells.json``."""
+        record = read_result(path)
+        return cls(
+            path=path,
+            genotype=Genotype.from_dict(record),
+            skipped=True,
+            **{name: record[name] for name in RESULT_KEYS},
+        )
 
     def describe(self) -> str:
-        """Return one line on the winner, and on why it need not be the trial rewarded best."""
+        """Return one line on the winner, which need not be the trial with the highest reward."""
         line = f"trial {self.trial} with reward {self.reward:.3f}"
-        if self.fresh_reward is None:
+        if self.reevaluated_reward is None:
             return line
-        return f"{line}; best of those tried again with fresh seeds, {self.fresh_reward:.3f}"
+        return f"{line}; best of the reevaluated trials, {self.reevaluated_reward:.3f}"
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read ``cells.json``, also of earlier versions, under the current names."""
+    record: dict[str, Any] = read_record(path)
+    return {FORMER_NAMES.get(name, name): value for name, value in record.items()}
 
 
 def write_results(
     result: SearchResult,
-    records: list[TrialRecord],
-    fresh: dict[int, float],
+    records: Sequence[TrialRecord],
+    reevaluated_rewards: Mapping[int, float],
     provenance: Provenance,
 ) -> None:
-    """Write all artifacts, ``cells.json`` last: with it the stage is finished."""
+    """Write all artifacts, ``cells.json`` last: it marks the search as finished."""
     folder = result.path.parent
-    write_text(folder / "trials.csv", _as_csv(records, fresh))
+    write_text(folder / "trials.csv", _to_csv(records, reevaluated_rewards))
     if any(record.cost is not None for record in records):
         _write_front(records, folder / "front", provenance)
     title = f"trial {result.trial}, reward {result.reward:.4f}"
     draw_genotype(result.genotype, folder / "cells.png", title=title)
-    about = {
-        "reward": result.reward,
-        "fresh_reward": result.fresh_reward,
-        "unseen_reward": result.unseen_reward,
-        "trial": result.trial,
-        "num_trials": result.num_trials,
-        "num_failed": result.num_failed,
-        "seconds": result.seconds,
-        "provenance": provenance.to_dict(),
-    }
-    write_json(result.path, result.genotype.to_dict() | about)
+    metadata = {name: getattr(result, name) for name in RESULT_KEYS}
+    metadata["provenance"] = provenance.to_dict()
+    write_json(result.path, result.genotype.to_dict() | metadata)
 
 
-def _write_front(records: list[TrialRecord], folder: Path, provenance: Provenance) -> None:
-    """Write a file of cells for every genotype that no other beats in reward and cost."""
-    complete = [r for r in records if r.complete and r.same_as is None]
-    points = [(known_reward(r.reward), r.cost or 0.0) for r in complete]
-    if folder.exists():  # of a shorter search
+def _write_front(records: Sequence[TrialRecord], folder: Path, provenance: Provenance) -> None:
+    """Write a file of cells for every genotype of the Pareto front of reward and cost."""
+    complete = [r for r in records if r.is_complete and r.same_as is None]
+    points = [(r.complete_reward, r.cost or 0.0) for r in complete]
+    if folder.exists():  # written by a shorter search
         shutil.rmtree(folder)
     for record in (complete[i] for i in pareto_front(points)):
-        about = {
+        metadata = {
             "reward": record.reward, "cost": record.cost, "trial": record.number,
             "provenance": provenance.to_dict(),
         }  # fmt: skip
         path = folder / f"trial_{record.number}.json"
-        write_json(path, record.genotype.to_dict() | about)
+        write_json(path, record.genotype.to_dict() | metadata)
 
 
 def read_trials(folder: Path) -> list[TrialRow]:
-    """Read a search's ``trials.csv``.
+    """Read a search's ``trials.csv``, also of earlier versions.
 
     Raises:
         FileNotFoundError: if the search is not finished, or there is none.
@@ -118,32 +133,41 @@ def read_trials(folder: Path) -> list[TrialRow]:
     path = folder / "trials.csv"
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
-        if rows.fieldnames != COLUMNS:
+        columns = [FORMER_NAMES.get(name, name) for name in rows.fieldnames or []]
+        if columns != COLUMNS:
             raise ValueError(f"{path} has the columns {rows.fieldnames}, not {COLUMNS}")
-        return [
-            TrialRow(
-                number=int(row["trial"]),
-                reward=float(row["reward"]) if row["reward"] else None,
-                seconds=float(row["seconds"]),
-                cost=float(row["cost"]) if row["cost"] else None,
-                digest=row["digest"],
-                is_repeated=bool(row["same_as"]),
-                is_pruned=bool(row["pruned"]),
-                failure=row["failure"],
-            )
-            for row in rows
-        ]
+        rows.fieldnames = columns
+        return [_to_row(row) for row in rows]
 
 
-def _as_csv(records: list[TrialRecord], fresh: dict[int, float]) -> str:
+def _to_row(cells: Mapping[str, str]) -> TrialRow:
+    def number(name: str) -> float | None:
+        return float(cells[name]) if cells[name] else None
+
+    pairs = (pair.split(":") for pair in cells["steps"].split())
+    return TrialRow(
+        number=int(cells["trial"]),
+        reward=number("reward"),
+        reevaluated_reward=number("reevaluated_reward"),
+        seconds=float(cells["seconds"]),
+        digest=cells["digest"],
+        same_as=int(cells["same_as"]) if cells["same_as"] else None,
+        failure=cells["failure"],
+        pruned=bool(cells["pruned"]),
+        cost=number("cost"),
+        steps={int(step): float(value) for step, value in pairs},
+    )
+
+
+def _to_csv(records: Sequence[TrialRecord], reevaluated_rewards: Mapping[int, float]) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(COLUMNS)
     for r in records:
         steps = " ".join(f"{step}:{value:.6g}" for step, value in r.steps.items())
         row = (
-            r.number, r.reward, fresh.get(r.number), round(r.seconds, 3), r.genotype.digest,
-            r.same_as, r.failure, r.pruned or None, r.cost, steps,
+            r.number, r.reward, reevaluated_rewards.get(r.number), round(r.seconds, 3),
+            r.genotype.digest, r.same_as, r.failure, r.pruned or None, r.cost, steps,
         )  # fmt: skip
         rows.writerow(["" if cell is None else cell for cell in row])
     return text.getvalue()

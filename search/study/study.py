@@ -1,4 +1,4 @@
-"""The search itself: ask for a genotype, reward it, tell; resumed where it was interrupted."""
+"""A whole search: propose a genotype, reward it, repeat; resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from typing import Any
 
 import optuna
 
-from backbone.cells.genotype import Genotype
 from backbone.io.provenance import Provenance, read_record, recorded_key
 from search.execution import running_executor
 from search.execution.worker import Evaluator
 from search.rewards.base import Reward
-from search.space import build_space
+from search.space import SearchSpace, build_space
 from search.strategies import build_sampler
 from search.strategies.base import HistoryWindow
 from search.strategies.random import RandomConfig
-from search.study.config import PruningConfig, SearchConfig
-from search.study.driver import TrialDriver, TrialRecord, known_reward
+from search.study.config import SearchConfig
+from search.study.driver import TrialDriver
+from search.study.heartbeat import Heartbeat
+from search.study.pruning import PruningConfig
 from search.study.reevaluate import choose_winner
 from search.study.results import SearchResult, write_results
-from search.study.storage import JOURNAL_NAME, Presence, open_storage, sole_driver
+from search.study.storage import JOURNAL_NAME, exclusive_lock, open_storage
+from search.study.trials import Objective, TrialRecord
 
 __all__ = ["SearchResult", "TrialRecord", "search_cells", "search_control"]
 
@@ -41,17 +43,17 @@ def search_cells(
 ) -> SearchResult:
     """Search, and write ``cells.json``, ``cells.png`` and ``trials.csv`` into ``out_dir``.
 
-    A finished ``cells.json`` made from the same things is kept. An interrupted search goes on:
-    finished trials are kept, the one in flight runs again with its decisions, and the sequence of
+    A finished ``cells.json`` made from the same things is kept. An interrupted search resumes:
+    finished trials are kept, the running ones run again with their decisions, and the sequence of
     genotypes and rewards is that of an uninterrupted search. A search with more trials continues
     one with fewer; any other difference starts a new study in the same storage.
 
     Args:
-        config: the space, the strategy and how long to search.
+        config: the space, the strategy and the budget.
         out_dir: folder of this search.
-        reward: what is maximized. It is given canonical genotypes, and all trials the same seed.
-            With an executor that has processes of its own it must be possible to pickle.
-        score: a training-free reward; trials that are not among the best share by it
+        reward: the reward to maximize. It gets canonical genotypes, and the same seed for all
+            trials. It must be picklable if the executor has processes of its own.
+        score: a training-free reward; trials that are not among the best fraction by it
             (``config.pruning.keep_scored``) are not trained.
         on_trial: called after each trial that this run finishes.
 
@@ -59,43 +61,47 @@ def search_cells(
         ValueError: if the space is impossible or the storage cannot be opened.
         RuntimeError: if another process searches in ``out_dir``, or every trial failed.
     """
-    build_space(config.space)  # an impossible one is refused before anything is opened
-    provenance = _provenance(config, reward, score, whole=True)
+    space = build_space(config.space)
+    study_provenance = describe_study(config, reward=reward, score=score)
+    provenance = _add_budget(study_provenance, config)
     path = out_dir / "cells.json"
-    done = _finished(path, provenance)
-    if done is not None:
-        return done
+    if recorded_key(read_record(path)) == provenance.key:
+        return SearchResult.load(path)
     has_cost = config.cost.measure != "none"
     evaluator = Evaluator(reward, score=score, cost=config.cost if has_cost else None)
-    with sole_driver(out_dir), _quiet_optuna():
-        study = open_study(config, out_dir, reward=reward, score=score)
-        presence = Presence(
-            study, out_dir, shared=bool(config.storage), heartbeat_seconds=config.heartbeat_seconds
+    with exclusive_lock(out_dir), _quiet_optuna():
+        study = open_study(config, space, study_provenance, out_dir)
+        heartbeat = Heartbeat(
+            study,
+            out_dir if config.storage else None,
+            interval_seconds=config.heartbeat_seconds,
         )
-        with running_executor(config.executor, evaluator) as executor, presence:
-            driver = TrialDriver(study, config, executor, presence, on_trial)
+        with running_executor(config.executor, evaluator) as executor, heartbeat:
+            driver = TrialDriver(study, config, executor, heartbeat, on_trial)
             driver.run()
-            winner, rewards = choose_winner(driver, config, reward)
+            winner, reevaluation = choose_winner(driver, reward)
+    records = driver.records
     result = SearchResult(
         path=path,
         genotype=winner.genotype,
-        reward=known_reward(winner.reward),
-        fresh_reward=rewards.fresh.get(winner.number),
-        unseen_reward=rewards.unseen,
+        reward=winner.complete_reward,
+        reevaluated_reward=reevaluation.reevaluated_rewards.get(winner.number),
+        test_reward=reevaluation.test_reward,
         trial=winner.number,
-        num_trials=len(driver.records),
-        num_failed=sum(bool(record.failure) for record in driver.records),
-        seconds=sum(record.seconds for record in driver.records),
+        num_trials=len(records),
+        num_failed=sum(bool(record.failure) for record in records),
+        seconds=sum(record.seconds for record in records),
         skipped=False,
     )
-    write_results(result, driver.records, rewards.fresh, provenance)
+    write_results(result, records, reevaluation.reevaluated_rewards, provenance)
     return result
 
 
 def search_control(config: SearchConfig, out_dir: Path, *, reward: Reward) -> SearchResult:
-    """Search at random with the budget of ``config``, in ``out_dir``/control; see ``search_cells``.
+    """Run a random search with the budget of ``config`` in ``out_dir``/control.
 
-    The difference to a strategy's best is what the strategy, and not the many trials, found.
+    The difference to a strategy's best reward is due to the strategy and not to the number of
+    trials. See ``search_cells``.
     """
     cost = replace(config.cost, front=False)
     control = SearchConfig(
@@ -106,39 +112,42 @@ def search_control(config: SearchConfig, out_dir: Path, *, reward: Reward) -> Se
 
 
 def open_study(
-    config: SearchConfig, out_dir: Path, *, reward: Reward, score: Reward | None = None
+    config: SearchConfig, space: SearchSpace, provenance: Provenance, out_dir: Path
 ) -> optuna.Study:
-    """Open the study of a search, with its sampler: a new one, or one to go on with.
+    """Open the study of a search, with its sampler: a new study, or one to resume.
+
+    Args:
+        config: the search.
+        space: its search space.
+        provenance: identifies the study in its storage; see ``describe_study``.
+        out_dir: folder of the journal, if the storage is one.
 
     Raises:
-        ValueError: if the space is impossible or the storage cannot be opened.
+        ValueError: if the storage cannot be opened.
     """
-    space = build_space(config.space)
-    provenance = _provenance(config, reward, score, whole=False)
     storage = open_storage(config.storage, out_dir)
     name = f"cells-{provenance.key[:16]}"
     others = [n for n in optuna.get_all_study_names(storage) if n != name]
     if others:
-        where = config.storage or out_dir / JOURNAL_NAME
         logger.warning(
-            "%s holds %d searches with other settings; they stay as they are, and this one has "
-            "trials of its own", where, len(others),
+            "%s holds %d searches with other settings, which are kept; this search starts its own "
+            "trials", config.storage or out_dir / JOURNAL_NAME, len(others),
         )  # fmt: skip
     history = HistoryWindow(config.history_lag if config.deterministic else None)
     return optuna.create_study(
         storage=storage,
         study_name=name,
-        directions=["maximize", "minimize"] if config.cost.front else ["maximize"],
+        directions=Objective(config.cost).directions,
         sampler=build_sampler(config.strategy, space, seed=config.seed, history=history),
-        pruner=optuna.pruners.NopPruner(),  # ours decides with the thresholds of a task
+        pruner=optuna.pruners.NopPruner(),  # the thresholds of a task decide
         load_if_exists=True,
     )
 
 
-def _provenance(
-    config: SearchConfig, reward: Reward, score: Reward | None, *, whole: bool
+def describe_study(
+    config: SearchConfig, *, reward: Reward, score: Reward | None = None
 ) -> Provenance:
-    """Return how the cells are made, or only what must agree for trials to be continued."""
+    """Return everything that must agree for a search to continue the trials of another."""
     arguments: dict[str, Any] = {
         "space": config.space,
         "strategy": config.strategy,
@@ -151,38 +160,19 @@ def _provenance(
         arguments["score"] = score.arguments
     if config.deterministic:
         arguments["history_lag"] = config.history_lag
-    if whole:
-        arguments |= {
-            name: getattr(config, name)
-            for name in ("num_trials", "num_reevaluated", "reevaluation_seeds")
-        }
     return Provenance(stage="search", arguments=arguments, data=reward.data)
 
 
-def _finished(path: Path, provenance: Provenance) -> SearchResult | None:
-    record = read_record(path)
-    if recorded_key(record) != provenance.key:
-        return None
-    names = (
-        "reward",
-        "fresh_reward",
-        "unseen_reward",
-        "trial",
-        "num_trials",
-        "num_failed",
-        "seconds",
-    )
-    return SearchResult(
-        path=path,
-        genotype=Genotype.from_dict(record),
-        skipped=True,
-        **{name: record[name] for name in names},
-    )
+def _add_budget(provenance: Provenance, config: SearchConfig) -> Provenance:
+    """Return the provenance of the cells: that of the study, and how long it searches."""
+    names = ("num_trials", "num_reevaluated", "reevaluation_seeds")
+    budget = {name: getattr(config, name) for name in names}
+    return replace(provenance, arguments={**provenance.arguments, **budget})
 
 
 @contextmanager
 def _quiet_optuna() -> Iterator[None]:
-    """Keep Optuna from announcing every study and trial; the caller's setting comes back."""
+    """Keep Optuna from logging every study and trial; restore the caller's verbosity."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
     try:

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from backbone.cells.published import ENAS
-from search.analysis.report import FinishedSearch, _draw_band, write_report
+from search.analysis.report import FinishedSearch, _draw_band, _winning_reward, write_report
 from search.rewards.config import CostConfig
 from search.space import SpaceConfig
 from search.strategies.evolution import EvolutionConfig
@@ -59,18 +59,23 @@ def searches(tmp_path_factory):
 
 
 def row(number, reward, seconds, **changes):
-    given = {"cost": None, "digest": "", "is_repeated": False, "is_pruned": False, "failure": ""}
-    return TrialRow(number=number, reward=reward, seconds=seconds, **(given | changes))
+    return TrialRow(number=number, reward=reward, seconds=seconds, digest="", **changes)
 
 
 def finished(*trials):
     return FinishedSearch(folder=None, trials=trials, record={})
 
 
+@pytest.mark.parametrize(("reevaluated", "expected"), [(None, 0.9), (0.4, 0.4), (0.0, 0.0)])
+def test_a_winner_counts_by_its_reevaluated_reward_even_if_that_failed(reevaluated, expected):
+    record = {"reward": 0.9, "reevaluated_reward": reevaluated}
+    assert _winning_reward(FinishedSearch(folder=None, trials=(), record=record)) == expected
+
+
 def test_the_best_so_far_ignores_failed_and_stopped_trials():
     found = finished(
-        row(0, None, 1800, failure="nan"), row(1, 0.3, 3600), row(2, 0.9, 900, is_pruned=True),
-        row(3, 0.5, 0, is_repeated=True), row(4, 0.4, 900),
+        row(0, None, 1800, failure="nan"), row(1, 0.3, 3600), row(2, 0.9, 900, pruned=True),
+        row(3, 0.5, 0, same_as=1), row(4, 0.4, 900),
     )  # fmt: skip
     across, up = found.best_so_far(by_time=False)
     assert across == [1, 2, 3, 4, 5]

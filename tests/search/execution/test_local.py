@@ -8,7 +8,7 @@ import torch
 from search.execution import running_executor
 from search.execution.inline import InlineConfig
 from search.execution.local import LocalConfig, LocalExecutor, WorkerResources, allocate_resources
-from search.execution.processes import share_cores, usable_cores
+from search.execution.processes import partition_cores, usable_cores
 from search.execution.worker import Evaluator, Task
 from search.rewards.config import CostConfig
 from search.rewards.cost import genotype_cost
@@ -120,7 +120,7 @@ def test_each_worker_stays_on_its_cores():
     ],
 )
 def test_cores_are_shared_evenly(cores, workers, shares):
-    assert share_cores(cores, workers) == shares
+    assert partition_cores(cores, workers) == shares
 
 
 def test_workers_take_turns_with_the_gpus(monkeypatch):

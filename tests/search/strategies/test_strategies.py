@@ -43,7 +43,7 @@ class FirstOptionSampler(DecisionSampler[FirstOptionConfig]):
 class Constant:
     arguments = {"reward": "constant"}  # noqa: RUF012
     data = {}  # noqa: RUF012
-    unseen = None
+    test_reward = None
 
     def __call__(self, genotype, *, seed, report):
         return 0.5

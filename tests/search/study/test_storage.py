@@ -5,7 +5,7 @@ import time
 import optuna
 import pytest
 
-from search.study.storage import JOURNAL_NAME, open_storage, sole_driver
+from search.study.storage import JOURNAL_NAME, exclusive_lock, open_storage
 
 
 def test_a_torn_last_line_is_forgotten(tmp_path):
@@ -49,8 +49,8 @@ def test_a_url_that_leads_nowhere_is_one_sentence(tmp_path):
 
 def test_two_drivers_of_one_folder_are_refused_until_the_first_dies(tmp_path):
     code = (
-        "import sys,time,pathlib; from search.study.storage import sole_driver\n"
-        "with sole_driver(pathlib.Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
+        "import sys,time,pathlib; from search.study.storage import exclusive_lock\n"
+        "with exclusive_lock(pathlib.Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE
@@ -58,11 +58,11 @@ def test_two_drivers_of_one_folder_are_refused_until_the_first_dies(tmp_path):
         assert other.stdout.readline() == b"in\n"
         with (
             pytest.raises(RuntimeError, match="another process is searching"),
-            sole_driver(tmp_path),
+            exclusive_lock(tmp_path),
         ):
             pass
         other.kill()
         other.wait()
     start = time.monotonic()
-    with sole_driver(tmp_path):
+    with exclusive_lock(tmp_path):
         assert time.monotonic() - start < 1

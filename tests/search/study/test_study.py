@@ -190,12 +190,14 @@ def test_all_trials_have_one_seed_and_the_best_are_tried_again_with_others(tmp_p
     result = search_cells(settings, tmp_path, reward=reward)
     assert {seed for _, seed in reward.asked[:-4]} == {7}
     assert [seed for _, seed in reward.asked[-4:]] == [8, 9, 8, 9]
-    tried = [row for row in trials(tmp_path) if row["fresh_reward"]]
+    tried = [row for row in trials(tmp_path) if row["reevaluated_reward"]]
     best = sorted(
         {r["digest"]: r for r in trials(tmp_path)}.values(), key=lambda r: -float(r["reward"])
     )
     assert {row["digest"] for row in tried} == {row["digest"] for row in best[:2]}
-    assert result.genotype.digest == max(tried, key=lambda r: float(r["fresh_reward"]))["digest"]
+    assert (
+        result.genotype.digest == max(tried, key=lambda r: float(r["reevaluated_reward"]))["digest"]
+    )
 
 
 def test_a_longer_search_continues_a_shorter_one(tmp_path):
