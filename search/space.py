@@ -1,9 +1,9 @@
-"""The legal choices of a search, and genotypes as sequences of decisions (paper, section 3).
+"""Cell search space: genotypes as sequences of decisions (paper, section 3).
 
 A block is five decisions, in the paper's order: its first hidden state, its second, the operation
-on the first, the operation on the second, and how the results are combined. The normal cell's
-blocks come first, then the reduction cell's. The spaces of PNASNet, AmoebaNet and DARTS are this
-one with other operations and a few restrictions.
+on the first, the operation on the second, and the combination of the results. The normal cell's
+blocks come first, then the reduction cell's. The spaces of PNASNet, AmoebaNet and DARTS are
+special cases with other operations and a few restrictions.
 """
 
 from __future__ import annotations
@@ -53,21 +53,22 @@ class SpaceConfig:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One decision that has to be made: an option's number, 0 to ``num_options - 1``."""
+    """A categorical variable of the space; a decision is the index of one of its options."""
 
     name: str
-    """Such as ``normal_2_left_source``; blocks are counted from 0."""
+    """Name such as ``normal_2_left_source``; blocks are counted from 0."""
     kind: str
     """``source``, ``operation`` or ``combination``: decisions of one kind share their options."""
     num_options: int
+    """Number of options; decisions are 0 to ``num_options - 1``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSpace:
-    """All genotypes whose cells have ``num_blocks`` blocks; see ``SpaceConfig`` for the members.
+    """All genotypes whose cells have ``num_blocks`` blocks; see ``SpaceConfig`` for the fields.
 
     Raises:
-        ValueError: if the space is empty, or names something that there is not.
+        ValueError: if the space is empty, or has an unknown operation, combination or cell.
     """
 
     operations: tuple[str, ...] = NASNET_OPERATIONS
@@ -77,29 +78,30 @@ class SearchSpace:
     concat: str = "unused"
     distinct_sources: bool = False
     choices: tuple[Choice, ...] = field(init=False, repr=False, compare=False)
-    """Every decision of a genotype, in order."""
+    """The variables of a genotype, in order."""
 
     def __post_init__(self) -> None:
         if self.num_blocks < 1:
             raise ValueError(f"a cell needs at least 1 block, not {self.num_blocks}")
-        for what, chosen, known in (
+        for kind, chosen, known in (
             ("operation", self.operations, OPERATION_NAMES),
             ("combination", self.combinations, COMBINATIONS),
         ):
             if not chosen:
-                raise ValueError(f"a space needs at least one {what} of {known}")
+                raise ValueError(f"a space needs at least one {kind} of {known}")
             if len(set(chosen)) != len(chosen):
-                raise ValueError(f"the space names an {what} twice: {list(chosen)}")
+                raise ValueError(f"the space lists a {kind} twice: {list(chosen)}")
             for name in chosen:
                 if name not in known:
-                    raise ValueError(f"unknown {what} {name!r} in the space; choose from {known}")
+                    raise ValueError(f"unknown {kind} {name!r} in the space; choose from {known}")
         self._check_shape()
         object.__setattr__(self, "choices", tuple(self._list_choices()))
 
     def _check_shape(self) -> None:
         if self.cells not in (CELLS, CELLS[:1]):
             raise ValueError(
-                f"a space's cells are {list(CELLS)} or {list(CELLS[:1])}, not {list(self.cells)}"
+                f"the cells of a space must be {list(CELLS)} or {list(CELLS[:1])}, not "
+                f"{list(self.cells)}"
             )
         if self.concat not in CONCATENATIONS:
             raise ValueError(f"unknown concat {self.concat!r}; choose from {CONCATENATIONS}")
@@ -116,11 +118,11 @@ class SearchSpace:
 
     @property
     def num_sequences(self) -> int:
-        """How many sequences of decisions there are; several may mean the same function."""
+        """Number of sequences of decisions; several may compute the same function."""
         return math.prod(choice.num_options for choice in self.choices)
 
     def enumerate(self, limit: int = 1_000_000) -> Iterator[Genotype]:
-        """Yield every function of the space once, as its canonical genotype.
+        """Yield every distinct function of the space once, as its canonical genotype.
 
         Raises:
             ValueError: if there are more than ``limit`` sequences of decisions.
@@ -128,7 +130,7 @@ class SearchSpace:
         if self.num_sequences > limit:
             raise ValueError(
                 f"the space has {self.num_sequences:.3g} sequences of decisions, too many to list; "
-                f"at most {limit} are"
+                f"the limit is {limit}"
             )
         seen: set[Genotype] = set()
         for decisions in itertools.product(*(range(c.num_options) for c in self.choices)):
@@ -138,14 +140,14 @@ class SearchSpace:
                 yield genotype
 
     def to_genotype(self, decisions: Sequence[int]) -> Genotype:
-        """Return the genotype that a sequence of option numbers, one per choice, describes.
+        """Return the genotype of a sequence of option indices, one per choice.
 
         Raises:
-            ValueError: if there are too few or too many, or one is out of its range.
+            ValueError: if there are too few or too many, or one is out of range.
         """
         if len(decisions) != len(self.choices):
             raise ValueError(
-                f"a genotype of this space is {len(self.choices)} decisions, not {len(decisions)}"
+                f"a genotype of this space has {len(self.choices)} decisions, not {len(decisions)}"
             )
         for choice, decision in zip(self.choices, decisions, strict=True):
             if not 0 <= decision < choice.num_options:
@@ -168,7 +170,7 @@ class SearchSpace:
     def _block(self, decisions: Sequence[int]) -> Block:
         left_source, right_source, left_operation, right_operation, combination = decisions
         if self.distinct_sources and right_source >= left_source:
-            right_source += 1  # the states without the left one are numbered through
+            right_source += 1  # the options are the states other than the left one
         return Block(
             Edge(self.operations[left_operation], left_source),
             Edge(self.operations[right_operation], right_source),
@@ -176,13 +178,16 @@ class SearchSpace:
         )
 
     def to_decisions(self, genotype: Genotype) -> tuple[int, ...]:
-        """Return the decisions that lead to a genotype; ``to_genotype`` inverts this.
+        """Return the decisions of a genotype; the inverse of ``to_genotype``.
 
         Raises:
             ValueError: if the genotype is not in this space.
         """
         if tuple(genotype.cells) != self.cells:
-            raise ValueError(f"a genotype of this space has the cells {list(self.cells)}")
+            raise ValueError(
+                f"the genotype has the cells {list(genotype.cells)}; genotypes of this space have "
+                f"{list(self.cells)}"
+            )
         decisions: list[int] = []
         for kind, cell in genotype.cells.items():
             if len(cell.blocks) != self.num_blocks:
@@ -212,7 +217,9 @@ class SearchSpace:
         if not self.distinct_sources:
             return left, right
         if left == right:
-            raise ValueError(f"a block reads state {left} twice; here its inputs must differ")
+            raise ValueError(
+                f"a block reads state {left} twice; in this space its inputs must differ"
+            )
         return left, right - (right > left)
 
     def sample(self, generator: torch.Generator) -> tuple[int, ...]:
@@ -226,7 +233,7 @@ class SearchSpace:
 
 
 def build_space(config: SpaceConfig) -> SearchSpace:
-    """Build the space that a config describes; raises as ``SearchSpace``."""
+    """Build the search space of a config; raises like ``SearchSpace``."""
     return SearchSpace(
         operations=tuple(config.operations),
         num_blocks=config.num_blocks,
@@ -239,5 +246,5 @@ def build_space(config: SpaceConfig) -> SearchSpace:
 
 def _index(names: Sequence[str], name: str) -> int:
     if name not in names:
-        raise ValueError(f"{name!r} is not in this space, which has {list(names)}")
+        raise ValueError(f"{name!r} is not in this space; it has {list(names)}")
     return names.index(name)

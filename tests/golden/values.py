@@ -220,7 +220,7 @@ def searches(data, out):
         yield f"search {name}: rewards", [t.reward for t in trials]
         yield f"search {name}: costs", [t.cost for t in trials]
         yield f"search {name}: winner", [
-            genotype.digest, result.reward, result.fresh_reward, result.unseen_reward
+            genotype.digest, result.reward, result.reevaluated_reward, result.test_reward
         ]  # fmt: skip
 
 

@@ -30,12 +30,12 @@ def test_the_papers_space_has_fifty_decisions_in_the_papers_order():
 
 
 @given(decisions_of_the_paper)
-def test_decisions_survive_the_way_to_a_genotype_and_back(decisions):
+def test_decisions_round_trip_through_a_genotype(decisions):
     assert PAPER.to_decisions(PAPER.to_genotype(decisions)) == decisions
 
 
 @given(decisions_of_the_paper)
-def test_every_sequence_of_decisions_is_a_genotype_that_json_keeps(decisions):
+def test_every_sequence_of_decisions_is_a_genotype_that_round_trips_through_json(decisions):
     genotype = PAPER.to_genotype(decisions)
     assert Genotype.from_dict(genotype.to_dict()) == genotype
 
@@ -46,7 +46,7 @@ def test_canonical_genotypes_stay_in_the_space(decisions):
     assert PAPER.to_genotype(PAPER.to_decisions(canonical)) == canonical
 
 
-def test_the_first_block_is_what_its_five_decisions_say():
+def test_five_decisions_make_a_block():
     space = SearchSpace(operations=("identity", "conv_1x1"), num_blocks=1)
     genotype = space.to_genotype([0, 1, 1, 0, 1, 1, 1, 0, 0, 0])
     assert genotype.normal.blocks == (Block(Edge("conv_1x1", 0), Edge("identity", 1), "concat"),)
@@ -73,7 +73,7 @@ def test_samples_are_legal_and_reach_every_option():
         ({"concat": "some"}, "unknown concat 'some'"),
     ],
 )
-def test_an_impossible_space_is_refused(arguments, message):
+def test_an_impossible_space_is_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
         build_space(SpaceConfig(**arguments))
 

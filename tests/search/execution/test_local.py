@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from search.execution import running_executor
+from search.execution.base import run_tasks
 from search.execution.inline import InlineConfig
 from search.execution.local import LocalConfig, LocalExecutor, WorkerResources, allocate_resources
 from search.execution.processes import partition_cores, usable_cores
@@ -13,23 +14,24 @@ from search.execution.worker import Evaluator, Task
 from search.rewards.config import CostConfig
 from search.rewards.cost import genotype_cost
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # worker processes import the rewards from there
-from made_rewards import Broken, DiesAlways, DiesOnce, FirstCore, Made, OddError, Slow, genotypes
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for worker processes, too
+from fake_rewards import (
+    Broken,
+    DiesAlways,
+    DiesOnce,
+    FakeReward,
+    FirstCore,
+    OddError,
+    Slow,
+    genotypes,
+)
 
 TWO = LocalConfig(num_workers=2)
 
 
 def outcomes(executor, tasks):
-    """Do tasks as a driver does: as many at a time as there are slots."""
-    waiting, under_way, done = list(tasks), 0, {}
-    while waiting or under_way:
-        while waiting and under_way < executor.num_slots:
-            executor.submit(waiting.pop(0))
-            under_way += 1
-        for outcome in executor.wait():
-            under_way -= 1
-            done[outcome.number] = outcome
-    return [done[number] for number in sorted(done)]
+    """Return the outcomes of tasks ordered by number."""
+    return sorted(run_tasks(executor, tasks), key=lambda outcome: outcome.number)
 
 
 def tasks(number, **changes):
@@ -39,18 +41,18 @@ def tasks(number, **changes):
     ]
 
 
-def test_worker_processes_give_what_this_process_gives():
-    with running_executor(InlineConfig(), Evaluator(Made())) as executor:
-        here = outcomes(executor, tasks(6))
-    with running_executor(TWO, Evaluator(Made())) as executor:
-        there = outcomes(executor, tasks(6))
-    assert [o.reward for o in there] == [o.reward for o in here]
-    assert [o.steps for o in there] == [o.steps for o in here]
+def test_worker_processes_give_the_same_outcomes_as_this_process():
+    with running_executor(InlineConfig(), Evaluator(FakeReward())) as executor:
+        inline = outcomes(executor, tasks(6))
+    with running_executor(TWO, Evaluator(FakeReward())) as executor:
+        local = outcomes(executor, tasks(6))
+    assert [o.reward for o in local] == [o.reward for o in inline]
+    assert [o.steps for o in local] == [o.steps for o in inline]
 
 
 def test_a_task_is_stopped_below_its_threshold():
     cost = CostConfig(measure="parameters", num_cells=1, first_filters=8)
-    evaluate = Evaluator(Made(), cost=cost)
+    evaluate = Evaluator(FakeReward(), cost=cost)
     (task,) = tasks(1)
     whole = evaluate(task)
     stopped = evaluate(
@@ -63,10 +65,10 @@ def test_a_task_is_stopped_below_its_threshold():
     assert stopped.cost == genotype_cost(task.genotype, cost).value > 0
 
 
-def test_the_task_of_a_worker_that_is_killed_is_done_again(tmp_path):
+def test_the_task_of_a_worker_that_is_killed_is_run_again(tmp_path):
     with running_executor(TWO, Evaluator(DiesOnce(folder=str(tmp_path)))) as executor:
         done = outcomes(executor, tasks(3))
-    with running_executor(InlineConfig(), Evaluator(Made())) as executor:
+    with running_executor(InlineConfig(), Evaluator(FakeReward())) as executor:
         assert [o.reward for o in done] == [o.reward for o in outcomes(executor, tasks(3))]
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -112,15 +114,15 @@ def test_each_worker_stays_on_its_cores():
 
 
 @pytest.mark.parametrize(
-    ("cores", "workers", "shares"),
+    ("cores", "workers", "expected"),
     [
         ([0, 1, 2, 3], 2, [[0, 1], [2, 3]]),
         ([4, 5, 6], 2, [[4], [5]]),
         ([0, 1], 3, [[0], [1], [0]]),
     ],
 )
-def test_cores_are_shared_evenly(cores, workers, shares):
-    assert partition_cores(cores, workers) == shares
+def test_cores_are_partitioned_evenly(cores, workers, expected):
+    assert partition_cores(cores, workers) == expected
 
 
 def test_workers_take_turns_with_the_gpus(monkeypatch):
@@ -132,7 +134,7 @@ def test_workers_take_turns_with_the_gpus(monkeypatch):
     assert [r.gpu for r in allocate_resources(LocalConfig(workers_per_gpu=1))] == ["5", "7"]
 
 
-def test_what_an_executor_needs_and_is_not_there_is_one_sentence(monkeypatch):
+def test_missing_gpus_are_one_sentence(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ValueError, match="torch finds no GPU; set it to 0"):
         allocate_resources(LocalConfig(workers_per_gpu=1))

@@ -10,8 +10,8 @@ from search.execution import running_executor
 from search.execution.ray import RayConfig
 from search.execution.worker import Evaluator, Task
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # worker processes import the rewards from there
-from made_rewards import Made, Slow, genotypes
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for worker processes, too
+from fake_rewards import FakeReward, Slow, genotypes
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:ray", "ignore::ResourceWarning")
 ray = pytest.importorskip("ray", reason="Ray is not installed")
@@ -29,7 +29,7 @@ def _cluster():
 
 
 @pytest.mark.usefixtures("_cluster")
-def test_a_lost_ray_workers_task_is_done_again(tmp_path):
+def test_the_task_of_a_lost_ray_worker_is_run_again(tmp_path):
     reward = Slow(folder=str(tmp_path), seconds=1.0)
     waiting = [Task(number=n, genotype=g, seed=5) for n, g in enumerate(genotypes(6))]
     calls, killed, done = tmp_path / "calls", None, {}
@@ -46,7 +46,7 @@ def test_a_lost_ray_workers_task_is_done_again(tmp_path):
                 done[outcome.number] = outcome
                 if waiting:
                     executor.submit(waiting.pop(0))
-    expected = [Made()(g, seed=5, report=lambda *_: None) for g in genotypes(6)]
+    expected = [FakeReward()(g, seed=5, report=lambda *_: None) for g in genotypes(6)]
     assert [done[n].reward for n in range(6)] == expected
     assert len(calls.read_text().splitlines()) == 7  # six, and the lost one again
     assert len({line.split()[2] for line in calls.read_text().splitlines()}) >= 3
@@ -63,6 +63,6 @@ def test_a_lost_ray_workers_task_is_done_again(tmp_path):
 def test_a_cluster_without_the_resources_is_one_sentence(config, message):
     with (
         pytest.raises(ValueError, match=message),
-        running_executor(config, Evaluator(Made())),
+        running_executor(config, Evaluator(FakeReward())),
     ):
         pass

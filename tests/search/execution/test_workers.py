@@ -1,4 +1,4 @@
-"""Searches with several workers, several drivers and all that ends them early."""
+"""Searches with several workers and several drivers, and their interruptions."""
 
 import csv
 import json
@@ -29,8 +29,8 @@ from search.study.config import PruningConfig, SearchConfig
 from search.study.storage import open_storage
 from search.study.study import search_cells, search_control
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # worker processes import the rewards from there
-from made_rewards import SPACE, DiesOnce, Made, Slow
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for worker processes, too
+from fake_rewards import SPACE, DiesOnce, FakeReward, Slow
 
 EVOLUTION = EvolutionConfig(population_size=5, sample_size=3)
 CONTROLLER = ControllerConfig(batch_size=4, num_units=8, learning_rate=0.05)
@@ -38,7 +38,7 @@ TWO = LocalConfig(num_workers=2)
 
 
 def config(**changes):
-    given = {
+    defaults = {
         "strategy": EVOLUTION,
         "num_trials": 24,
         "space": SpaceConfig(operations=list(SPACE.operations), num_blocks=1),
@@ -48,7 +48,7 @@ def config(**changes):
         "num_reevaluated": 2,
         "cost": CostConfig(measure="none"),
     }
-    return SearchConfig(**(given | changes))
+    return SearchConfig(**(defaults | changes))
 
 
 def trials(folder, *ignored):
@@ -58,10 +58,10 @@ def trials(folder, *ignored):
 
 
 @pytest.mark.parametrize("strategy", [EVOLUTION, CONTROLLER, TpeConfig(num_startup_trials=4)])
-def test_two_workers_search_as_one_does_when_their_past_is_fixed(tmp_path, strategy):
+def test_two_workers_search_like_one_with_a_fixed_history_window(tmp_path, strategy):
     settings = config(strategy=strategy)
-    search_cells(settings, tmp_path / "one", reward=Made())
-    slow = Slow(folder=str(tmp_path))  # of uneven speed, so that workers overtake one another
+    search_cells(settings, tmp_path / "one", reward=FakeReward())
+    slow = Slow(folder=str(tmp_path))  # uneven speed: workers overtake one another
     two = replace(settings, executor=TWO)
     search_cells(two, tmp_path / "two", reward=replace(slow, arguments={"reward": "slow"}))
     assert trials(tmp_path / "two") == trials(tmp_path / "one")
@@ -83,7 +83,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_search_with_two_workers_that_is_killed_at_any_instant_goes_on(tmp_path):
+def test_a_search_with_two_workers_that_is_killed_at_any_instant_resumes(tmp_path):
     out, script = tmp_path / "cut", tmp_path / "killed.py"
     script.write_text(KILLED)
     command = [sys.executable, str(script), str(out), str(Path(__file__).parent)]
@@ -95,21 +95,21 @@ def test_a_search_with_two_workers_that_is_killed_at_any_instant_goes_on(tmp_pat
         time.sleep(milliseconds / 1000)
         process.send_signal(signal.SIGKILL)
     search_cells(config(executor=TWO), out, reward=Slow(folder=str(out)))
-    search_cells(config(), tmp_path / "whole", reward=Made())
+    search_cells(config(), tmp_path / "whole", reward=FakeReward())
     assert trials(out) == trials(tmp_path / "whole"), f"killed after {milliseconds} ms"
 
 
-def test_a_search_outlives_its_workers(tmp_path):
+def test_a_search_survives_the_death_of_its_workers(tmp_path):
     marks = tmp_path / "marks"
     marks.mkdir()
     settings = config(num_trials=4, num_reevaluated=0, executor=TWO)
     search_cells(settings, tmp_path / "dying", reward=DiesOnce(folder=str(marks)))
-    search_cells(config(num_trials=4, num_reevaluated=0), tmp_path / "well", reward=Made())
+    search_cells(config(num_trials=4, num_reevaluated=0), tmp_path / "well", reward=FakeReward())
     assert trials(tmp_path / "dying") == trials(tmp_path / "well")
 
 
 def check_stops(trained, step, *, num_startup):
-    """Check that exactly those were stopped that the better half of all before them beats."""
+    """Check that exactly the trials below the better half of all earlier ones were stopped."""
     seen = []
     for row in trained:
         value = float(dict(pair.split(":") for pair in row["steps"].split())[step])
@@ -118,10 +118,10 @@ def check_stops(trained, step, *, num_startup):
         seen.append(value)
 
 
-def test_trials_below_the_best_share_are_stopped_early(tmp_path):
+def test_trials_below_the_best_fraction_are_stopped_early(tmp_path):
     pruning = PruningConfig(keep=0.5, num_startup_trials=6)
     settings = config(strategy=RandomConfig(), deterministic=False, num_trials=40, pruning=pruning)
-    result = search_cells(settings, tmp_path, reward=Made())
+    result = search_cells(settings, tmp_path, reward=FakeReward())
     rows = trials(tmp_path)
     trained = [row for row in rows if not row["same_as"]]
     stopped = [row for row in trained if row["pruned"]]
@@ -130,17 +130,17 @@ def test_trials_below_the_best_share_are_stopped_early(tmp_path):
     assert result.reward == max(float(r["reward"]) for r in trained if not r["pruned"])
 
 
-class Score(Made):
+class Score(FakeReward):
     """A training-free score."""
 
     def __call__(self, genotype, *, seed, report):
         return random.Random(f"score {genotype.digest}").random()
 
 
-def test_a_training_free_score_spares_trainings(tmp_path):
+def test_a_training_free_score_saves_trainings(tmp_path):
     pruning = PruningConfig(keep_scored=0.5, num_startup_trials=4)
     settings = config(strategy=RandomConfig(), deterministic=False, num_trials=40, pruning=pruning)
-    search_cells(settings, tmp_path, reward=Made(), score=Score())
+    search_cells(settings, tmp_path, reward=FakeReward(), score=Score())
     trained = [row for row in trials(tmp_path) if not row["same_as"]]
     check_stops(trained, "0", num_startup=4)
     stopped = [row for row in trained if row["pruned"]]
@@ -149,9 +149,9 @@ def test_a_training_free_score_spares_trainings(tmp_path):
 
 
 @pytest.mark.parametrize("strategy", [NsgaConfig(population_size=6), EVOLUTION])
-def test_a_search_for_a_front_writes_the_cells_of_every_point_of_it(tmp_path, strategy):
+def test_a_search_for_a_front_writes_the_cells_of_all_its_points(tmp_path, strategy):
     cost = CostConfig(measure="parameters", front=True, num_cells=1, first_filters=8)
-    search_cells(config(strategy=strategy, cost=cost), tmp_path, reward=Made())
+    search_cells(config(strategy=strategy, cost=cost), tmp_path, reward=FakeReward())
     rows = [r for r in trials(tmp_path) if not r["same_as"]]
     points = {r["trial"]: (float(r["reward"]), float(r["cost"])) for r in rows}
     front = {
@@ -168,28 +168,30 @@ def test_a_search_for_a_front_writes_the_cells_of_every_point_of_it(tmp_path, st
         assert Genotype.load(path).digest == next(r["digest"] for r in rows if r["trial"] == number)
 
 
-def test_a_controller_cannot_look_for_a_front():
+def test_a_controller_cannot_search_for_a_front():
     with pytest.raises(
         ValueError, match=r"strategy=controller maximizes a single objective.*evolution"
     ):
         config(strategy=CONTROLLER, cost=CostConfig(front=True))
 
 
-def test_a_constrained_search_prefers_what_is_within_its_target(tmp_path):
+def test_a_constrained_search_prefers_costs_within_its_target(tmp_path):
     free = CostConfig(measure="parameters", num_cells=1, first_filters=8)
-    search_cells(config(cost=free, num_reevaluated=0), tmp_path / "free", reward=Made())
+    search_cells(config(cost=free, num_reevaluated=0), tmp_path / "free", reward=FakeReward())
     costs = sorted(float(r["cost"]) for r in trials(tmp_path / "free"))
     bound = replace(free, target=costs[len(costs) // 3], exponent_beyond=8.0)
-    result = search_cells(config(cost=bound, num_reevaluated=0), tmp_path / "bound", reward=Made())
+    result = search_cells(
+        config(cost=bound, num_reevaluated=0), tmp_path / "bound", reward=FakeReward()
+    )
     rows = {int(row["trial"]): row for row in trials(tmp_path / "bound")}
     winner = rows[result.trial]
 
-    def weighed(row):
+    def constrained(row):
         excess = max(float(row["cost"]) / bound.target, 1.0)
         return float(row["reward"]) / excess**8
 
-    assert weighed(winner) == pytest.approx(max(weighed(row) for row in rows.values()))
-    assert result.reward == float(winner["reward"])  # the reward itself is reported
+    assert constrained(winner) == pytest.approx(max(constrained(row) for row in rows.values()))
+    assert result.reward == float(winner["reward"])  # the unconstrained reward is reported
 
 
 DRIVER = """
@@ -217,7 +219,7 @@ def drive(tmp_path, name, url, seconds):
 
 
 def share_a_storage(tmp_path, url):
-    """Let two drivers share a study, one of which is killed in the middle of a trial."""
+    """Kill a driver in the middle of a trial; let two others finish the study."""
     dying = drive(tmp_path, "a", url, 60)
     while not (tmp_path / "a" / "calls").exists():
         assert dying.poll() is None
@@ -230,31 +232,31 @@ def share_a_storage(tmp_path, url):
     study = optuna.load_study(study_name=name, storage=url)
     states = [trial.state.name for trial in study.trials]
     complete = [t for t in study.trials if t.state.name == "COMPLETE"]
-    assert states.count("FAIL") == 1  # the lost one, which was queued again
+    assert states.count("FAIL") == 1  # the orphaned trial, which was queued again
     assert "RUNNING" not in states
     assert len(complete) >= 16
-    lost = next(t for t in study.trials if t.state.name == "FAIL")
-    again = [t for t in complete if t.params == lost.params]
+    orphan = next(t for t in study.trials if t.state.name == "FAIL")
+    again = [t for t in complete if t.params == orphan.params]
     assert again
     calls = [(tmp_path / n / "calls").read_text().splitlines() for n in ("b", "c")]
     assert all(calls)  # both took part
     digests = [line.split()[0] for lines in calls for line in lines]
-    assert len(set(digests)) >= len(digests) - 1  # nothing is trained twice but in a race
+    assert len(set(digests)) >= len(digests) - 1  # only a race trains a genotype twice
     assert (tmp_path / "b" / "cells.json").exists()
 
 
-def test_two_drivers_share_a_storage_and_take_over_what_a_third_one_lost(tmp_path):
+def test_two_drivers_share_a_storage_and_requeue_the_trial_of_a_dead_one(tmp_path):
     share_a_storage(tmp_path, f"sqlite:///{tmp_path}/study.db")
 
 
 @pytest.fixture
 def postgresql():
-    """The URL of a PostgreSQL server that is there for the test, on a socket of its own."""
+    """URL of a PostgreSQL server that runs for the test, on a socket of its own."""
     programs = [shutil.which(name) for name in ("initdb", "pg_ctl")]
     if None in programs:
         pytest.skip("PostgreSQL's initdb and pg_ctl are not on the PATH")
     pytest.importorskip("psycopg2", reason="PostgreSQL's driver is not installed")
-    as_root = os.geteuid() == 0  # as whom PostgreSQL refuses to run
+    as_root = os.geteuid() == 0  # PostgreSQL refuses to run as root
     user = pwd.getpwnam("postgres" if as_root else pwd.getpwuid(os.geteuid()).pw_name)
     with tempfile.TemporaryDirectory() as folder:
         if as_root:
@@ -281,14 +283,16 @@ def test_two_drivers_share_a_postgresql_server(tmp_path, postgresql):
 
 def test_a_control_is_a_random_search_of_equal_budget(tmp_path):
     settings = config(num_trials=12, num_reevaluated=0)
-    control = search_control(settings, tmp_path, reward=Made())
-    search_cells(replace(settings, strategy=RandomConfig()), tmp_path / "random", reward=Made())
+    control = search_control(settings, tmp_path, reward=FakeReward())
+    search_cells(
+        replace(settings, strategy=RandomConfig()), tmp_path / "random", reward=FakeReward()
+    )
     assert control.path == tmp_path / "control" / "cells.json"
     assert trials(control.path.parent) == trials(tmp_path / "random")
 
 
 def test_a_journal_of_other_settings_is_named_and_kept(tmp_path, caplog):
-    search_cells(config(num_trials=3), tmp_path, reward=Made())
-    search_cells(config(num_trials=3, seed=1), tmp_path, reward=Made())
-    assert "1 searches with other settings; they stay as they are" in caplog.text
+    search_cells(config(num_trials=3), tmp_path, reward=FakeReward())
+    search_cells(config(num_trials=3, seed=1), tmp_path, reward=FakeReward())
+    assert "1 searches with other settings, which are kept" in caplog.text
     assert len(optuna.get_all_study_names(open_storage("", tmp_path))) == 2

@@ -49,7 +49,7 @@ def new_study(strategy, *, seed=0):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_sampler_that_is_made_anew_goes_on_as_the_old_one_would(strategy):
+def test_a_sampler_that_is_rebuilt_continues_like_the_original(strategy):
     whole = run(new_study(strategy), 14, fail={2})
     study = new_study(strategy)
     run(study, 7, fail={2})
@@ -67,12 +67,12 @@ def test_a_proposal_looks_no_further_than_its_history_window(strategy):
     def proposals(rewards):
         sampler = build_sampler(strategy, SPACE, seed=0, history=HistoryWindow(lag=3))
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        made = []
+        params = []
         for reward in rewards:
             trial = ask(study)
-            made.append(trial.params)
+            params.append(trial.params)
             study.tell(trial, reward)
-        return made
+        return params
 
     rewards = [0.1, 0.5, 0.3, 0.9, 0.2, 0.8, 0.4, 0.7, 0.6, 0.35, 0.15, 0.95]
     changed = [*rewards[:8], *(1 - reward for reward in rewards[8:])]
@@ -80,7 +80,7 @@ def test_a_proposal_looks_no_further_than_its_history_window(strategy):
     assert proposals(changed) == proposals(rewards)
 
 
-def test_a_lost_trial_teaches_nothing():
+def test_the_controller_ignores_an_orphaned_trial():
     study = new_study(CONTROLLER)
     for _ in range(4):
         study.tell(ask(study), state=optuna.trial.TrialState.FAIL)
@@ -88,18 +88,18 @@ def test_a_lost_trial_teaches_nothing():
     assert study.sampler._controller.baseline is None
 
 
-def test_a_batch_with_a_trial_in_flight_is_not_learnt():
+def test_a_batch_with_a_running_trial_is_not_learned():
     study = new_study(CONTROLLER)
-    waiting = ask(study)
+    running = ask(study)
     run(study, 6)
     assert isinstance(study.sampler, ControllerSampler)
     assert study.sampler._controller.num_batches == 0
-    study.tell(waiting, 1.0)
+    study.tell(running, 1.0)
     run(study, 1)
     assert study.sampler._controller.num_batches == 1
 
 
-def test_a_failed_trial_teaches_a_reward_of_zero():
+def test_the_controller_learns_a_reward_of_zero_from_a_failed_trial():
     study = new_study(CONTROLLER)
     run(study, 5, fail={0, 1, 2, 3})
     assert study.sampler._controller.baseline == 0.0
@@ -111,7 +111,7 @@ def test_one_sampler_can_serve_two_studies():
     assert run(one, 9) == run(two, 9)
 
 
-def test_a_strategy_without_a_sampler_is_named():
+def test_a_config_that_is_in_no_row_of_the_table_is_named():
     with pytest.raises(TypeError, match="unknown choice StrategyConfig"):
         build_sampler(StrategyConfig(), SPACE, seed=0)
 

@@ -17,12 +17,12 @@ def test_the_best_of_a_tournament_becomes_the_parent():
         choose_parent(population, 2, generator)[0]
         for generator in (stream("tournament", n) for n in range(2000))
     )
-    # Of two draws with replacement: the best is among them with 5/9, only the worst with 1/9.
+    # Two draws with replacement: the best is among them with 5/9, only the worst with 1/9.
     assert drawn[1] / 2000 == pytest.approx(5 / 9, abs=0.04)
     assert drawn[0] / 2000 == pytest.approx(1 / 9, abs=0.03)
 
 
-def test_with_a_cost_nobody_that_is_beaten_in_both_becomes_the_parent():
+def test_with_a_cost_no_dominated_individual_becomes_the_parent():
     population = [((0,), [0.9, 10.0]), ((1,), [0.5, 5.0]), ((2,), [0.4, 6.0])]
     parents = {choose_parent(population, 60, stream("front", n))[0] for n in range(50)}
     assert parents == {0, 1}

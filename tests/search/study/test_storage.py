@@ -8,7 +8,7 @@ import pytest
 from search.study.storage import JOURNAL_NAME, exclusive_lock, open_storage
 
 
-def test_a_torn_last_line_is_forgotten(tmp_path):
+def test_a_partially_written_last_line_is_dropped(tmp_path):
     study = optuna.create_study(storage=open_storage("", tmp_path), study_name="s")
     study.tell(study.ask(), 1.0)
     whole = (tmp_path / JOURNAL_NAME).read_bytes()
@@ -20,29 +20,29 @@ def test_a_torn_last_line_is_forgotten(tmp_path):
     assert [trial.value for trial in study.trials] == [1.0, 2.0]
 
 
-def test_the_journal_is_one_that_optuna_itself_opens(tmp_path):
+def test_optuna_itself_opens_the_journal(tmp_path):
     study = optuna.create_study(storage=open_storage("", tmp_path), study_name="s")
     study.tell(study.ask(), 1.0)
     backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / JOURNAL_NAME))
-    theirs = optuna.load_study(storage=optuna.storages.JournalStorage(backend), study_name="s")
-    assert theirs.best_value == 1.0
+    reopened = optuna.load_study(storage=optuna.storages.JournalStorage(backend), study_name="s")
+    assert reopened.best_value == 1.0
 
 
-def test_a_damaged_journal_is_named_and_left_as_it_is(tmp_path):
+def test_a_damaged_journal_is_named_and_not_changed(tmp_path):
     (tmp_path / JOURNAL_NAME).write_text("not a journal\nat all\n")
     with pytest.raises(ValueError, match=JOURNAL_NAME):
         open_storage("", tmp_path)
     assert (tmp_path / JOURNAL_NAME).read_text() == "not a journal\nat all\n"
 
 
-def test_a_data_base_serves_as_well(tmp_path):
+def test_a_database_is_a_storage_too(tmp_path):
     url = f"sqlite:///{tmp_path}/study.db"
     study = optuna.create_study(storage=open_storage(url, tmp_path), study_name="s")
     study.tell(study.ask(), 1.0)
     assert optuna.load_study(storage=url, study_name="s").best_value == 1.0
 
 
-def test_a_url_that_leads_nowhere_is_one_sentence(tmp_path):
+def test_an_unreachable_url_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="cannot open storage 'nonsense://'"):
         open_storage("nonsense://", tmp_path)
 

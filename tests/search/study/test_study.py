@@ -24,27 +24,27 @@ CONTROLLER = ControllerConfig(batch_size=4, num_units=8, learning_rate=0.05)
 
 
 def config(**changes):
-    given = {"strategy": RandomConfig(), "num_trials": 10, "space": SMALL, "progress": False}
-    return SearchConfig(**(given | changes))
+    defaults = {"strategy": RandomConfig(), "num_trials": 10, "space": SMALL, "progress": False}
+    return SearchConfig(**(defaults | changes))
 
 
 @dataclass
 class FromDigest:
-    """A reward that is a function of genotype and seed, and remembers what it was asked."""
+    """A reward that is a function of genotype and seed, and records its calls."""
 
     interrupt_at: int = -1
     fail_at: tuple[int, ...] = ()
     arguments: dict = field(default_factory=lambda: {"reward": "from_digest"})
     data: dict = field(default_factory=dict)
-    asked: list = field(default_factory=list)
+    calls: list = field(default_factory=list)
     test_reward: None = None
 
     def __call__(self, genotype, *, seed, report):
-        if len(self.asked) == self.interrupt_at:
+        if len(self.calls) == self.interrupt_at:
             self.interrupt_at = -1
             raise KeyboardInterrupt
-        self.asked.append((genotype.digest, seed))
-        if len(self.asked) - 1 in self.fail_at:
+        self.calls.append((genotype.digest, seed))
+        if len(self.calls) - 1 in self.fail_at:
             raise FloatingPointError("the loss became nan in epoch 1")
         value = random.Random(f"{genotype.digest} {seed}").random()
         report(1, value)
@@ -52,7 +52,7 @@ class FromDigest:
 
 
 def trials(folder):
-    """The search's trials without their times, as anybody's program would read them."""
+    """Return the rows of ``trials.csv`` without their times."""
     with (folder / "trials.csv").open(newline="") as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
@@ -78,18 +78,18 @@ def test_a_finished_search_is_skipped_and_a_changed_one_is_not(tmp_path):
     again = search_cells(config(), tmp_path, reward=idle)
     assert not first.skipped
     assert again.skipped
-    assert not idle.asked
+    assert not idle.calls
     assert (again.genotype, again.reward, again.trial) == (
         first.genotype, first.reward, first.trial,
     )  # fmt: skip
     other = FromDigest(data={"train": "changed"})
     assert not search_cells(config(), tmp_path, reward=other).skipped
-    assert other.asked
+    assert other.calls
 
 
 @pytest.mark.parametrize("strategy", [RandomConfig(), CONTROLLER])
 @pytest.mark.parametrize("moment", [0, 3, 9, 18])
-def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(tmp_path, strategy, moment):
+def test_an_interrupted_search_resumes_and_ends_with_the_same_trials(tmp_path, strategy, moment):
     settings = config(strategy=strategy, num_trials=18)
     whole = FromDigest()
     search_cells(settings, tmp_path / "whole", reward=whole)
@@ -98,7 +98,7 @@ def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(tmp_path, stra
         search_cells(settings, tmp_path / "cut", reward=reward)
     assert not (tmp_path / "cut" / "cells.json").exists()
     search_cells(settings, tmp_path / "cut", reward=reward)
-    assert reward.asked == whole.asked  # nothing is rewarded twice
+    assert reward.calls == whole.calls  # nothing is rewarded twice
     assert trials(tmp_path / "cut") == trials(tmp_path / "whole")
 
 
@@ -116,7 +116,7 @@ search_cells(config(strategy=CONTROLLER, num_trials=24), pathlib.Path(sys.argv[1
 """
 
 
-def test_a_search_that_is_killed_at_any_instant_goes_on(tmp_path):
+def test_a_search_that_is_killed_at_any_instant_resumes(tmp_path):
     milliseconds = random.SystemRandom().randrange(20, 600)
     settings = config(strategy=CONTROLLER, num_trials=24)
     here = os.path.dirname(__file__)  # noqa: PTH120
@@ -134,7 +134,7 @@ def test_equal_genotypes_are_rewarded_once(tmp_path):
     tiny = SpaceConfig(operations=["identity"], num_blocks=1, combinations=["add"])
     reward = FromDigest()
     search_cells(config(space=tiny, num_trials=30, num_reevaluated=0), tmp_path, reward=reward)
-    digests = [digest for digest, _ in reward.asked]
+    digests = [digest for digest, _ in reward.calls]
     rows = trials(tmp_path)
     assert len(digests) == len(set(digests)) == len({row["digest"] for row in rows}) == 9
     known = {row["digest"]: row for row in reversed(rows)}
@@ -144,7 +144,7 @@ def test_equal_genotypes_are_rewarded_once(tmp_path):
         assert row["same_as"] == ("" if row is first else first["trial"])
 
 
-def test_a_failed_trial_is_recorded_with_its_reason_and_the_search_goes_on(tmp_path, caplog):
+def test_a_failed_trial_is_recorded_with_its_reason_and_the_search_continues(tmp_path, caplog):
     records = []
     with caplog.at_level(logging.WARNING):
         result = search_cells(
@@ -159,14 +159,14 @@ def test_a_failed_trial_is_recorded_with_its_reason_and_the_search_goes_on(tmp_p
     assert "trial 0 failed" in caplog.text
 
 
-def test_a_search_without_any_success_says_why(tmp_path):
+def test_a_search_without_any_success_gives_the_reason(tmp_path):
     with pytest.raises(RuntimeError, match=r"all 3 trials failed.*the loss became nan"):
         search_cells(config(num_trials=3), tmp_path, reward=FromDigest(fail_at=(0, 1, 2)))
     assert not (tmp_path / "cells.json").exists()
 
 
 @pytest.mark.parametrize("value", [float("nan"), -0.5, float("inf")])
-def test_a_reward_that_is_no_reward_is_a_failure(tmp_path, value):
+def test_a_reward_that_is_not_a_finite_number_of_at_least_0_is_a_failure(tmp_path, value):
     class Odd(FromDigest):
         def __call__(self, genotype, *, seed, report):
             return value
@@ -175,7 +175,7 @@ def test_a_reward_that_is_no_reward_is_a_failure(tmp_path, value):
         search_cells(config(num_trials=1), tmp_path, reward=Odd())
 
 
-def test_a_bug_in_a_reward_is_not_taken_for_a_failed_trial(tmp_path):
+def test_a_bug_in_a_reward_ends_the_search(tmp_path):
     class Broken(FromDigest):
         def __call__(self, genotype, *, seed, report):
             raise TypeError("a bug")
@@ -184,19 +184,20 @@ def test_a_bug_in_a_reward_is_not_taken_for_a_failed_trial(tmp_path):
         search_cells(config(), tmp_path, reward=Broken())
 
 
-def test_all_trials_have_one_seed_and_the_best_are_tried_again_with_others(tmp_path):
+def test_all_trials_have_one_seed_and_the_best_are_reevaluated_with_others(tmp_path):
     reward = FromDigest()
     settings = config(seed=7, num_reevaluated=2, reevaluation_seeds=2)
     result = search_cells(settings, tmp_path, reward=reward)
-    assert {seed for _, seed in reward.asked[:-4]} == {7}
-    assert [seed for _, seed in reward.asked[-4:]] == [8, 9, 8, 9]
-    tried = [row for row in trials(tmp_path) if row["reevaluated_reward"]]
+    assert {seed for _, seed in reward.calls[:-4]} == {7}
+    assert [seed for _, seed in reward.calls[-4:]] == [8, 9, 8, 9]
+    reevaluated = [row for row in trials(tmp_path) if row["reevaluated_reward"]]
     best = sorted(
         {r["digest"]: r for r in trials(tmp_path)}.values(), key=lambda r: -float(r["reward"])
     )
-    assert {row["digest"] for row in tried} == {row["digest"] for row in best[:2]}
+    assert {row["digest"] for row in reevaluated} == {row["digest"] for row in best[:2]}
     assert (
-        result.genotype.digest == max(tried, key=lambda r: float(r["reevaluated_reward"]))["digest"]
+        result.genotype.digest
+        == max(reevaluated, key=lambda r: float(r["reevaluated_reward"]))["digest"]
     )
 
 
@@ -205,7 +206,7 @@ def test_a_longer_search_continues_a_shorter_one(tmp_path):
     more = FromDigest()
     search_cells(config(num_trials=10, num_reevaluated=0), tmp_path, reward=more)
     search_cells(config(num_trials=10, num_reevaluated=0), tmp_path / "b", reward=FromDigest())
-    assert len(more.asked) <= 4
+    assert len(more.calls) <= 4
     assert trials(tmp_path) == trials(tmp_path / "b")
 
 
@@ -219,7 +220,7 @@ def test_studies_of_different_settings_share_a_storage_without_mixing(tmp_path):
     assert len(optuna.get_all_study_names(url)) == 2
 
 
-def test_optuna_keeps_the_verbosity_of_its_user(tmp_path):
+def test_optunas_verbosity_is_restored(tmp_path):
     optuna.logging.set_verbosity(optuna.logging.INFO)
     search_cells(config(num_trials=2), tmp_path, reward=FromDigest())
     assert optuna.logging.get_verbosity() == optuna.logging.INFO

@@ -13,10 +13,10 @@ SPACE = SearchSpace(operations=("identity", "conv_1x1", "max_pool_3x3"), num_blo
 
 
 @dataclass
-class Made:
+class FakeReward:
     """A reward that is a function of genotype and seed."""
 
-    arguments: dict = field(default_factory=lambda: {"reward": "made"})
+    arguments: dict = field(default_factory=lambda: {"reward": "fake"})
     data: dict = field(default_factory=dict)
     test_reward: None = None
 
@@ -28,8 +28,8 @@ class Made:
 
 
 @dataclass
-class Slow(Made):
-    """Takes a while, and notes every call in a file."""
+class Slow(FakeReward):
+    """Takes a random time, and logs every call to a file."""
 
     folder: str = ""
     seconds: float = 0.02
@@ -42,8 +42,8 @@ class Slow(Made):
 
 
 @dataclass
-class DiesOnce(Made):
-    """Kills its own process the first time that it meets a genotype."""
+class DiesOnce(FakeReward):
+    """Kills its own process at the first call with each genotype."""
 
     folder: str = ""
 
@@ -56,7 +56,7 @@ class DiesOnce(Made):
 
 
 @dataclass
-class DiesAlways(Made):
+class DiesAlways(FakeReward):
     def __call__(self, genotype, *, seed, report):
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -67,13 +67,13 @@ class OddError(Exception):
 
 
 @dataclass
-class Broken(Made):
+class Broken(FakeReward):
     def __call__(self, genotype, *, seed, report):
         raise OddError(3, " bugs")
 
 
 @dataclass
-class FirstCore(Made):
+class FirstCore(FakeReward):
     """The reward is the process's first core."""
 
     def __call__(self, genotype, *, seed, report):
