@@ -19,7 +19,7 @@ setup(
         "optuna>=5",
         "safetensors>=0.5",
         "pycocotools>=2.0.8",
-        "faster-coco-eval>=1.8,<1.9",  # its compiled functions are called one by one
+        "hotcoco>=1.3",
         "hydra-core>=1.3.2",
         "omegaconf>=2.3,<2.4",
         "matplotlib>=3.9",

@@ -11,7 +11,7 @@ BAD_BOXES = ("error", "drop")
 SOURCE_FORMATS = ("coco", "voc", "yolo", "wider")
 TARGET_FORMATS = ("coco", "voc", "yolo")
 IMAGE_MODES = ("link", "copy", "none")
-EVALUATION_BACKENDS = ("faster-coco-eval", "pycocotools")
+EVALUATION_BACKENDS = ("hotcoco", "pycocotools")
 """The first is the default."""
 DETECTOR_SCHEDULES = ("cosine", "multistep")
 RENAMED_SCHEDULES = {"steps": "multistep"}

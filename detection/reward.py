@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import torch
 
     from detection.data.dataset import CocoDataset
-    from detection.evaluation.tables import CocoTruth
     from detection.models.detector import Detector
 
 REWARD_PRECISIONS = ("32-true", "bf16-mixed")
@@ -109,12 +108,6 @@ class DetectionReward:
         config = self.config
         train, val = load_splits(config.data, config.recipe)
         return _at_most(train, config.max_train_images), _at_most(val, config.max_val_images)
-
-    @cached_property
-    def _truth(self) -> CocoTruth:
-        from detection.evaluation.tables import CocoTruth
-
-        return CocoTruth.load(self._splits[1].annotations.path)
 
     @cached_property
     def _fingerprints(self) -> Mapping[str, str]:
@@ -219,7 +212,6 @@ class DetectionReward:
             batch_size=EVALUATION_BATCH,
             device=device,
             progress=False,
-            truth=self._truth,
         )
         return evaluation.metrics.ap / 100
 

@@ -16,9 +16,9 @@ from backbone.io.weights import read_weights, select_prefix
 from backbone.models.backbone import build_backbone
 from backbone.models.checkpoint import load_backbone
 from backbone.models.classifier import Classifier
-from detection.data.coco import CocoAnnotations
-from detection.engine.scoring import scored_results_file
-from detection.evaluation.files import Recorded
+from detection.data.coco import CocoTable
+from detection.engine.scoring import load_results_file
+from detection.evaluation.files import StoredEvaluation
 from detection.evaluation.report import ReportOptions
 from detection.models.checkpoint import load_detector
 from search.analysis.reward_log import MeasurementLog
@@ -233,13 +233,13 @@ def test_a_trained_detector_gives_the_same_detections(name, tmp_path):
 
 def test_an_evaluation_is_read_and_its_detections_are_scored_alike(tmp_path):
     recorded = json.loads((OLD / "evaluation/metrics.json").read_text())
-    read = Recorded.load(OLD / "evaluation")
+    read = StoredEvaluation.load(OLD / "evaluation")
     assert read.metrics.ap == recorded["ap"]
     assert read.errors.counts
     assert len(read.images.ids) == 6
-    annotations = CocoAnnotations.load(OLD / "coco/val.json", bad_boxes="error")
-    scored = scored_results_file(OLD / "evaluation/results.json", annotations)
-    scored.evaluate(tmp_path, ReportOptions(plots=False, score_threshold=0.2))
+    annotations = CocoTable.load(OLD / "coco/val.json", bad_boxes="error")
+    scored = load_results_file(OLD / "evaluation/results.json", annotations)
+    scored.report(tmp_path, ReportOptions(plots=False, score_threshold=0.2))
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     figures = [name for name in recorded if name.startswith(("ap", "ar"))]
     assert len(figures) == 12

@@ -49,7 +49,7 @@ class EvaluateDetector:
     task: str = "detection"
     """``detection``: COCO's figures; ``localization``: is the surest box on the object?"""
     backend: str = EVALUATION_BACKENDS[0]
-    """``faster-coco-eval``, or ``pycocotools``, the reference; the figures are the same."""
+    """``hotcoco``, or ``pycocotools``, the reference; the metrics are equal."""
     score_threshold: float = 0.5
     """From which on a detection counts in the confusion matrix and in the images' tallies, 0 to 1;
     COCO's figures take all."""

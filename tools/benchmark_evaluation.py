@@ -1,4 +1,4 @@
-r"""Measure how fast COCO's figures are computed, against pycocotools as it comes, and the memory.
+r"""Measure how fast COCO's figures are computed, against pycocotools as documented, and the memory.
 
 Makes data, and gives each contender a process of its own, which reads both files, so that its peak
 memory is its own. Writes benchmark.json and says how far the figures are apart.
@@ -29,7 +29,7 @@ from _run import plain_errors, start_run
 
 Figures = dict[str, Any]
 """Seconds by step, peak memory, COCO's twelve figures in percent."""
-REFERENCE = "pycocotools as it comes"
+REFERENCE = "pycocotools as documented"
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="benchmark_evaluation")
@@ -109,9 +109,9 @@ def measure(truth: Path, results: Path, rounds: int) -> dict[str, list[Figures]]
     from tqdm import tqdm
 
     contenders: dict[str, Callable[[Path, Path], Figures]] = {
-        "faster-coco-eval": run_fast,
-        "faster-coco-eval as it comes": run_fast_as_it_comes,
-        REFERENCE: run_reference_as_it_comes,
+        "hotcoco": run_hotcoco,
+        "hotcoco as documented": run_hotcoco_as_documented,
+        REFERENCE: run_pycocotools_as_documented,
     }
     measured: dict[str, list[Figures]] = {name: [] for name in contenders}
     context = multiprocessing.get_context("spawn")
@@ -124,18 +124,19 @@ def measure(truth: Path, results: Path, rounds: int) -> dict[str, list[Figures]]
     return measured
 
 
-def run_fast(truth: Path, results: Path) -> Figures:
+def run_hotcoco(truth: Path, results: Path) -> Figures:
     """Compute the figures as ``evaluate_detector`` does, of both files and of a list in memory."""
-    from detection.evaluation.metrics import FIGURES, evaluate_coco
-    from detection.evaluation.tables import CocoTruth, FoundTable
+    from detection.data.coco import GroundTruth
+    from detection.evaluation.metrics import FIGURES, compute_coco_metrics
+    from detection.evaluation.tables import DetectionTable
 
     start = time.perf_counter()
-    objects = CocoTruth.load(truth)
-    metrics = evaluate_coco(objects, FoundTable.load(results, truth=objects))
+    objects = GroundTruth.load(truth)
+    metrics = compute_coco_metrics(objects, DetectionTable.load(results, objects))
     whole = time.perf_counter() - start
     found = json.loads(results.read_bytes())
     start = time.perf_counter()
-    evaluate_coco(truth, found)
+    compute_coco_metrics(truth, found)
     seconds = time.perf_counter() - start
     return {
         "evaluation": seconds,
@@ -145,22 +146,22 @@ def run_fast(truth: Path, results: Path) -> Figures:
     }
 
 
-def run_reference_as_it_comes(truth: Path, results: Path) -> Figures:
-    """Compute the figures as the documentation of pycocotools says."""
+def run_pycocotools_as_documented(truth: Path, results: Path) -> Figures:
+    """Compute the metrics as the documentation of pycocotools shows."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    return _run_as_it_comes(truth, results, COCO, COCOeval)
+    return _run_as_documented(truth, results, COCO, COCOeval)
 
 
-def run_fast_as_it_comes(truth: Path, results: Path) -> Figures:
-    """Compute the figures as the documentation of faster-coco-eval says."""
-    from faster_coco_eval import COCO, COCOeval_faster
+def run_hotcoco_as_documented(truth: Path, results: Path) -> Figures:
+    """Compute the metrics as the documentation of hotcoco shows."""
+    from hotcoco import COCO, COCOeval
 
-    return _run_as_it_comes(truth, results, COCO, COCOeval_faster)
+    return _run_as_documented(truth, results, COCO, COCOeval)
 
 
-def _run_as_it_comes(truth: Path, results: Path, coco: Any, evaluator: Any) -> Figures:
+def _run_as_documented(truth: Path, results: Path, coco: Any, evaluator: Any) -> Figures:
     start = time.perf_counter()
     found = json.loads(results.read_bytes())
     reading = time.perf_counter() - start

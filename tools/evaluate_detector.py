@@ -23,7 +23,7 @@ from _entry import start_tool
 from _run import plain_errors, start_run
 
 if TYPE_CHECKING:
-    from detection.engine.scoring import Scored
+    from detection.engine.scoring import DetectionsWithTruth
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="evaluate_detector")
@@ -39,14 +39,14 @@ def main(config: DictConfig) -> None:
 
 
 def evaluate(settings: EvaluateDetector, out: Path, *, rank: int) -> None:
-    from detection.data.coco import CocoAnnotations
-    from detection.engine.scoring import detect_with_file, scored_detector_file, scored_results_file
+    from detection.data.coco import CocoTable
+    from detection.engine.scoring import detect_with_file, load_results_file, save_results_file
 
-    annotations = CocoAnnotations.load(settings.annotations, bad_boxes=settings.bad_boxes)
+    annotations = CocoTable.load(settings.annotations, bad_boxes=settings.bad_boxes)
     if settings.results:
         if rank == 0:
             results_path, own = Path(settings.results), out / "results.json"
-            report(settings, scored_results_file(results_path, annotations), out)
+            report(settings, load_results_file(results_path, annotations), out)
             if own.resolve() != results_path.resolve():
                 own.unlink(missing_ok=True)  # of a detector that was evaluated here before
         return
@@ -59,11 +59,11 @@ def evaluate(settings: EvaluateDetector, out: Path, *, rank: int) -> None:
         inference=settings.inference,
     )
     if rank == 0:
-        report(settings, scored_detector_file(weights, results, annotations, images, out), out)
+        report(settings, save_results_file(weights, results, annotations, images, out), out)
         print(f"detections: {out / 'results.json'}")
 
 
-def report(settings: EvaluateDetector, scored: Scored, out: Path) -> None:
+def report(settings: EvaluateDetector, scored: DetectionsWithTruth, out: Path) -> None:
     from backbone.io.text_tables import text_table
     from detection.evaluation.localization import describe_localization
     from detection.evaluation.report import ReportOptions, class_rows, describe_errors
@@ -75,7 +75,7 @@ def report(settings: EvaluateDetector, scored: Scored, out: Path) -> None:
     if settings.task == "localization":
         print(describe_localization(scored.localize(out, options)))
     else:
-        evaluation = scored.evaluate(out, options)
+        evaluation = scored.report(out, options)
         print(describe_metrics(evaluation.metrics))
         print(describe_errors(evaluation.errors))
         if settings.per_class:

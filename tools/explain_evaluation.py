@@ -21,15 +21,15 @@ from _run import plain_errors, start_run
 def main(config: DictConfig) -> None:
     with plain_errors():
         from backbone.io.files import write_json
+        from detection.data.coco import GroundTruth
         from detection.evaluation.compare import describe, explain
-        from detection.evaluation.files import Recorded
-        from detection.evaluation.tables import CocoTruth
+        from detection.evaluation.files import StoredEvaluation
 
         run = start_run(config)
         settings: ExplainEvaluation = run.settings
-        truth = CocoTruth.load(settings.annotations) if settings.annotations else None
+        truth = GroundTruth.load(settings.annotations) if settings.annotations else None
         before, after = (
-            Recorded.load(path, truth=truth) for path in (settings.before, settings.after)
+            StoredEvaluation.load(path, truth=truth) for path in (settings.before, settings.after)
         )
         explanation = explain(before, after)
         path = run.out / "explanation.json"

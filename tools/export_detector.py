@@ -22,7 +22,7 @@ from _run import plain_errors, start_run
 @hydra.main(version_base=None, config_path="../conf", config_name="export_detector")
 def main(config: DictConfig) -> None:
     with plain_errors():
-        from detection.data.coco import CocoAnnotations
+        from detection.data.coco import CocoTable
         from detection.engine.export import export_detector
 
         run = start_run(config)
@@ -30,7 +30,7 @@ def main(config: DictConfig) -> None:
         exported = export_detector(
             Path(settings.weights),
             run.out,
-            annotations=CocoAnnotations.load(settings.annotations, bad_boxes=settings.bad_boxes),
+            annotations=CocoTable.load(settings.annotations, bad_boxes=settings.bad_boxes),
             image_root=Path(settings.images),
             file_format=settings.file_format,
         )

@@ -198,7 +198,7 @@ def _train(
     _say(f"detector {name}", ap, detector.seconds, skipped=detector.skipped)
     picture = out / "detections.png"
     if not (detector.skipped and picture.is_file()):
-        draw_showcase(detector.path, training.data, picture)
+        draw_showcase(detector.path, detector.val, picture)
     log_images(loggers, f"{name}/detections", [picture])
     cost = measure_cost(build_backbone(spec), side_px=training.data.shortest_side_px)
     return BackboneResult(

@@ -34,7 +34,7 @@ def main(config: DictConfig) -> None:
             sys.exit(_try(settings))
         result = train_detector(settings, out, loggers=run.loggers)
         if global_rank() == 0:
-            picture = draw_showcase(result.path, settings.data, out / "detections.png")
+            picture = draw_showcase(result.path, result.val, out / "detections.png")
             for logger in run.loggers:
                 logger.log_metrics(headline(result.metrics))
             log_images(run.loggers, "detections", [picture])

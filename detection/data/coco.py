@@ -1,31 +1,45 @@
-"""COCO JSON: read, check, index."""
+"""COCO JSON, read once into one table that serves training and scoring."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from detection.config import BAD_BOXES
-from detection.data.columns import Integers, Numbers, Records, parse_json, read_bytes
+from detection.data.columns import (
+    Box,
+    Flag,
+    Flags,
+    Integers,
+    Numbers,
+    Records,
+    Text,
+    Whole,
+    convert,
+    parse_json,
+    read_bytes,
+)
 
 logger = logging.getLogger(__name__)
 
 EDGE_PX = 1.0
-"""A box may pass its image's edge by this much, which rounding explains; it is clipped."""
-TOP_LEVEL_KEYS = ("images", "annotations", "categories")
+"""A box may pass the edge of its image by this much, which rounding explains; it is clipped."""
+MAX_COORDINATE = 1e9
+"""Limit of box coordinates in pixels, for scoring; products of larger numbers overflow."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One image of the set."""
+    """One image of the dataset."""
 
     id: int
     file_name: str
@@ -43,39 +57,113 @@ class Category:
     name: str
 
 
-def require_categories(
-    known: Iterable[Category], source: str | Path, annotations: CocoAnnotations
-) -> None:
-    """Raise a ValueError unless a file declares these categories, ids and names.
+class ImageRow(msgspec.Struct, gc=False):
+    """An element of ``images``; scoring needs the id alone."""
 
-    Equal ids alone would let one class be counted as another: converters number the classes that a
-    split happens to have.
+    id: Whole
+    file_name: Any = UNSET
+    width: Any = UNSET
+    height: Any = UNSET
 
-    Args:
-        known: categories of a detector or of another file.
-        source: where they come from, for the message.
-        annotations: the file.
-    """
-    ours = {category.id: category.name for category in known}
-    theirs = {category.id: category.name for category in annotations.categories}
-    if ours == theirs:
-        return
-    differing = min(id for id in ours.keys() | theirs.keys() if ours.get(id) != theirs.get(id))
-    said = [
-        repr(names[differing]) if differing in names else "no class" for names in (ours, theirs)
-    ]
-    raise ValueError(
-        f"{source} and {annotations.path} have different categories: id {differing} is {said[0]} "
-        f"in the first and {said[1]} in the second"
-    )
+
+class AnnotationRow(msgspec.Struct, gc=False):
+    """An element of ``annotations``; training needs the id, scoring the area."""
+
+    image_id: Whole
+    category_id: Whole
+    bbox: Box
+    id: Any = UNSET
+    area: Any = UNSET
+    iscrowd: Flag = 0
+
+
+class CategoryRow(msgspec.Struct, gc=False):
+    """An element of ``categories``."""
+
+    id: Whole
+    name: Text
+
+
+class CocoFile(msgspec.Struct):
+    """The members of a COCO JSON that boxes need; outlines, most of a file, are not decoded."""
+
+    images: list[ImageRow]
+    annotations: list[AnnotationRow]
+    categories: list[CategoryRow]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CocoAnnotations:
-    """The boxes of a COCO JSON file, ready to be used by the number of the image.
+class GroundTruth:
+    """Objects of a COCO JSON as columns, in the order of the file.
 
-    Boxes lie in three flat arrays, in the order of the images: 860,001 boxes of COCO train2017 take
-    21 MB.
+    Boxes are neither clipped nor dropped, so the metrics equal those of any other evaluation on
+    the file. A missing area is that of the box.
+    """
+
+    path: Path
+    fingerprint: str
+    """SHA-256 of the file."""
+    image_ids: Integers
+    """(I,) ascending."""
+    image_names: tuple[str, ...]
+    """(I,) file names; the id where there is none."""
+    category_ids: Integers
+    """(K,) ascending."""
+    class_names: tuple[str, ...]
+    """(K,) names of the categories."""
+    image_indices: Integers
+    """(N,) index of each object's image, 0 to I - 1."""
+    labels: Integers
+    """(N,) index of each object's category, 0 to K - 1."""
+    boxes: Numbers
+    """(N, 4) xywh in pixels."""
+    areas: Numbers
+    """(N,) square pixels."""
+    crowd: Flags
+    """(N,) whether a box surrounds a crowd instead of one object."""
+
+    @classmethod
+    def load(cls, path: str | Path) -> GroundTruth:
+        """Read a COCO JSON for scoring; its images may lack file names and sizes.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if the file is not COCO JSON or contradicts itself; the message names the
+                file, the record and the value.
+        """
+        return _Columns.load(path).ground_truth()
+
+    @classmethod
+    def from_dict(cls, data: object, *, path: str | Path = "annotations") -> GroundTruth:
+        """Check decoded COCO JSON; see ``load``.
+
+        Args:
+            data: the decoded JSON.
+            path: name of the file, for messages.
+        """
+        return _Columns.check(path, decode_coco(path, data), fingerprint="").ground_truth()
+
+    def indices_of(self, image_ids: Sequence[int] | None) -> Integers:
+        """Return the indices of images in ascending order; of all images for None.
+
+        Raises:
+            ValueError: if one of the images is not in the file.
+        """
+        if image_ids is None:
+            return np.arange(self.image_ids.size)
+        wanted = np.unique(np.array(image_ids, dtype=np.int64))
+        missing = np.setdiff1d(wanted, self.image_ids)
+        if missing.size:
+            raise ValueError(f"{self.path} has no image with id {missing[0]}")
+        return np.searchsorted(self.image_ids, wanted)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CocoTable:
+    """Images, categories and objects of a COCO JSON, for training and for scoring.
+
+    Objects are columns in the order of the file; training reads them by image, clipped to it.
+    860,001 boxes of COCO train2017 take 56 MB.
     """
 
     path: Path
@@ -84,24 +172,28 @@ class CocoAnnotations:
     images: tuple[ImageRecord, ...]
     """In ascending order of id."""
     categories: tuple[Category, ...]
-    """In ascending order of id; a label is a place in here."""
-    boxes: NDArray[np.float32]
-    """(N, 4) xyxy in pixels, inside their images, of all images."""
+    """In ascending order of id; a label is an index into it."""
     labels: Integers
-    """(N,) 0 to K - 1."""
-    crowd: NDArray[np.bool_]
-    """(N,) whether a box surrounds a crowd and not one object."""
+    """(N,) 0 to K - 1, in the order of the file; likewise below."""
+    boxes: Numbers
+    """(N, 4) xywh in pixels, as in the file."""
+    crowd: Flags
+    """(N,) whether a box surrounds a crowd instead of one object."""
+    rows: Integers
+    """(M,) objects to train on, by image; those that ``bad_boxes=drop`` left out are missing."""
     offsets: Integers
-    """(images + 1,) boxes ``offsets[i]`` to ``offsets[i + 1] - 1`` are those of image i."""
+    """(images + 1,) ``rows[offsets[i] : offsets[i + 1]]`` are the objects of image i."""
+    _ground_truth: GroundTruth | str
+    """The objects for scoring, or why they cannot be scored."""
 
     @classmethod
-    def load(cls, path: str | Path, *, bad_boxes: str = "error") -> CocoAnnotations:
-        """Read and check a file.
+    def load(cls, path: str | Path, *, bad_boxes: str = "error") -> CocoTable:
+        """Read and check a COCO JSON.
 
         Args:
             path: COCO JSON with ``images``, ``annotations`` and ``categories``.
-            bad_boxes: what to do about boxes without area or outside their image: ``error``, or
-                ``drop`` them with a warning.
+            bad_boxes: what to do with boxes without area or outside their image: ``error``, or
+                ``drop`` them from training with a warning.
 
         Raises:
             FileNotFoundError: if there is no such file.
@@ -110,28 +202,40 @@ class CocoAnnotations:
         """
         if bad_boxes not in BAD_BOXES:
             raise ValueError(f"unknown bad_boxes {bad_boxes!r}; choose from {BAD_BOXES}")
-        path = Path(path)
-        data, contents = read_coco(path)
-        tables = coco_tables(path, data)
-        images, categories = _read_images(tables["image"]), _read_categories(tables["category"])
-        records = tables["annotation"]
-        records.unique("id")
-        places = records.places("image_id", np.array([i.id for i in images], dtype=np.int64))
-        labels = records.places("category_id", np.array([c.id for c in categories], dtype=np.int64))
-        crowd = records.flags("iscrowd")
-        boxes, good = _read_boxes(records, images, places, drop=bad_boxes == "drop")
-        order = np.flatnonzero(good)[np.argsort(places[good], kind="stable")]
-        counts = np.bincount(places[order], minlength=len(images))
+        columns = _Columns.load(path)
+        images = columns.image_records()
+        columns.annotations.unique("id", Whole)
+        good = _check_boxes(columns, images, drop=bad_boxes == "drop")
+        rows = np.flatnonzero(good)[np.argsort(columns.image_indices[good], kind="stable")]
+        counts = np.bincount(columns.image_indices[rows], minlength=len(images))
+        try:
+            ground_truth: GroundTruth | str = columns.ground_truth()
+        except ValueError as error:  # areas, which training does not need
+            ground_truth = str(error)
+        pairs = zip(columns.category_ids.tolist(), columns.class_names, strict=True)
         return cls(
-            path=path,
-            fingerprint=hashlib.sha256(contents).hexdigest(),
+            path=columns.path,
+            fingerprint=columns.fingerprint,
             images=images,
-            categories=categories,
-            boxes=boxes[order],
-            labels=labels[order],
-            crowd=crowd[order],
+            categories=tuple(Category(*pair) for pair in pairs),
+            labels=columns.labels,
+            boxes=columns.boxes,
+            crowd=columns.crowd,
+            rows=rows,
             offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            _ground_truth=ground_truth,
         )
+
+    @property
+    def ground_truth(self) -> GroundTruth:
+        """The objects for scoring.
+
+        Raises:
+            ValueError: if an area or a box of the file cannot be scored.
+        """
+        if isinstance(self._ground_truth, str):
+            raise ValueError(self._ground_truth)  # the file's fault, not a type's
+        return self._ground_truth
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -140,153 +244,235 @@ class CocoAnnotations:
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """COCO's category ids by label."""
+        """COCO category ids by label."""
         return tuple(category.id for category in self.categories)
 
     def boxes_of(self, index: int) -> NDArray[np.float32]:
-        """Return the boxes of image ``index``, a copy: (N, 4) xyxy in pixels."""
-        return self.boxes[self._range(index)].copy()
+        """Return the boxes of image ``index``, clipped to it: (N, 4) float32 xyxy in pixels."""
+        boxes = self.boxes[self._rows_of(index)]
+        image = self.images[index]
+        limits = np.array([[image.width, image.height]], dtype=np.float64)
+        return _clip(boxes, limits)[0]
 
     def labels_of(self, index: int) -> Integers:
-        """Return the labels of the same boxes, a copy: (N,), 0 to K - 1."""
-        return self.labels[self._range(index)].copy()
+        """Return the labels of the same boxes: (N,) int64, 0 to K - 1."""
+        return self.labels[self._rows_of(index)]
 
-    def crowd_of(self, index: int) -> NDArray[np.bool_]:
-        """Return which of the same boxes are crowds, a copy: (N,)."""
-        return self.crowd[self._range(index)].copy()
+    def crowd_of(self, index: int) -> Flags:
+        """Return which of the same boxes surround crowds: (N,) bool."""
+        return self.crowd[self._rows_of(index)]
 
-    def _range(self, index: int) -> slice:
+    def _rows_of(self, index: int) -> Integers:
         if not 0 <= index < len(self.images):
             raise IndexError(f"image {index} of {len(self.images)} in {self.path}")
-        return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+        return self.rows[int(self.offsets[index]) : int(self.offsets[index + 1])]
 
 
-class _ImageRow(TypedDict, total=False):
-    id: Any
-    file_name: Any
-    width: Any
-    height: Any
+def require_categories(
+    known: Iterable[Category], source: str | Path, annotations: CocoTable
+) -> None:
+    """Raise a ValueError unless a file declares these categories, ids and names.
 
-
-class _AnnotationRow(TypedDict, total=False):
-    id: Any
-    image_id: Any
-    category_id: Any
-    bbox: Any
-    area: Any
-    iscrowd: Any
-
-
-class _CategoryRow(TypedDict, total=False):
-    id: Any
-    name: Any
-
-
-class _CocoFile(TypedDict):
-    """What boxes need of a COCO JSON; the rest, outlines above all, is most of it."""
-
-    images: list[_ImageRow]
-    annotations: list[_AnnotationRow]
-    categories: list[_CategoryRow]
-
-
-def read_coco(path: str | Path) -> tuple[Any, bytes]:
-    """Read a COCO JSON, of its records only what boxes need: a fraction of the time and memory.
-
-    A file that is not of that form is read whole, for a message that says what it has.
-
-    Returns:
-        What the file holds, unchecked, and its bytes.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read or is not JSON.
-    """
-    contents = read_bytes(path)
-    try:
-        return msgspec.json.decode(contents, type=_CocoFile), contents
-    except (msgspec.DecodeError, RecursionError):
-        return parse_json(path, contents), contents
-
-
-def coco_tables(path: str | Path, data: object) -> Mapping[str, Records]:
-    """Return the records of a COCO JSON as ``image``, ``annotation`` and ``category``.
+    Equal ids alone would let one class be counted as another: converters number the classes that a
+    split happens to have.
 
     Args:
-        path: where ``data`` comes from, for messages.
-        data: the file, as read.
-
-    Raises:
-        ValueError: if ``data`` is not an object that has the three lists of objects.
+        known: categories of a detector or of another file.
+        source: their origin, for the message.
+        annotations: the file to check.
     """
-    if not isinstance(data, dict):
-        raise ValueError(
-            f"{path} is not COCO JSON: it must hold one object with {list(TOP_LEVEL_KEYS)}, "
-            f"not a {type(data).__name__}"
-        )
-    missing = [key for key in TOP_LEVEL_KEYS if key not in data]
-    if missing:
-        raise ValueError(f"{path} is not COCO JSON: it lacks {missing}; it has {sorted(data)[:8]}")
-    return {
-        "image": Records(path, "image", data["images"]),
-        "annotation": Records(path, "annotation", data["annotations"]),
-        "category": Records(path, "category", data["categories"]),
-    }
-
-
-def _read_images(records: Records) -> tuple[ImageRecord, ...]:
-    ids, names = records.unique("id"), records.texts("file_name")
-    widths, heights = records.integers("width"), records.integers("height")
-    empty = (widths <= 0) | (heights <= 0)
-    if empty.any():
-        at = int(empty.argmax())
-        records.refuse(at, f"has size {widths[at]} x {heights[at]}; both sides must be at least 1")
-    return tuple(
-        ImageRecord(int(ids[i]), names[i], int(widths[i]), int(heights[i])) for i in np.argsort(ids)
+    ours = {category.id: category.name for category in known}
+    theirs = {category.id: category.name for category in annotations.categories}
+    if ours == theirs:
+        return
+    differing = min(id for id in ours.keys() | theirs.keys() if ours.get(id) != theirs.get(id))
+    first, second = (
+        repr(names[differing]) if differing in names else "no class" for names in (ours, theirs)
+    )
+    raise ValueError(
+        f"{source} and {annotations.path} have different categories: id {differing} is {first} "
+        f"in the first and {second} in the second"
     )
 
 
-def _read_categories(records: Records) -> tuple[Category, ...]:
-    ids, names = records.unique("id"), records.distinct_texts("name")
-    return tuple(Category(int(ids[i]), names[i]) for i in np.argsort(ids))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Columns:
+    """The columns of a COCO JSON that training and scoring share, with the rows for the rest."""
+
+    path: Path
+    fingerprint: str
+    images: Records[ImageRow]
+    """In ascending order of id."""
+    annotations: Records[AnnotationRow]
+    image_ids: Integers
+    category_ids: Integers
+    class_names: tuple[str, ...]
+    image_indices: Integers
+    labels: Integers
+    boxes: Numbers
+    """(N, 4) xywh in pixels."""
+    crowd: Flags
+
+    @classmethod
+    def load(cls, path: str | Path) -> _Columns:
+        contents = read_bytes(path)
+        try:
+            file = msgspec.json.decode(contents, type=CocoFile)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            # Decode again without types for a message that shows the value.
+            file = decode_coco(path, parse_json(path, contents))
+        return cls.check(path, file, fingerprint=hashlib.sha256(contents).hexdigest())
+
+    @classmethod
+    def check(cls, path: str | Path, file: CocoFile, *, fingerprint: str) -> _Columns:
+        images, annotations, categories = coco_records(path, file)
+        image_ids, category_ids = images.unique("id"), categories.unique("id")
+        names = categories.distinct_texts("name")
+        image_order, category_order = np.argsort(image_ids), np.argsort(category_ids)
+        image_ids, category_ids = image_ids[image_order], category_ids[category_order]
+        return cls(
+            path=Path(path),
+            fingerprint=fingerprint,
+            images=Records(path, "image", [images.rows[i] for i in image_order]),
+            annotations=annotations,
+            image_ids=image_ids,
+            category_ids=category_ids,
+            class_names=tuple(names[i] for i in category_order),
+            image_indices=annotations.indices("image_id", image_ids),
+            labels=annotations.indices("category_id", category_ids),
+            boxes=annotations.boxes("bbox"),
+            crowd=annotations.flags("iscrowd"),
+        )
+
+    def image_records(self) -> tuple[ImageRecord, ...]:
+        names, sizes = self.images.values("file_name", Text), image_sizes(self.images)
+        rows = zip(self.image_ids.tolist(), names, *sizes.T.tolist(), strict=True)
+        return tuple(ImageRecord(*row) for row in rows)
+
+    def ground_truth(self) -> GroundTruth:
+        require_finite_products(self.annotations, self.boxes)
+        box_areas = self.boxes[:, 2] * self.boxes[:, 3]
+        files = [row.file_name for row in self.images.rows]
+        return GroundTruth(
+            path=self.path,
+            fingerprint=self.fingerprint,
+            image_ids=self.image_ids,
+            image_names=tuple(
+                _printable(number if file is UNSET or not file else file)
+                for file, number in zip(files, self.image_ids.tolist(), strict=True)
+            ),
+            category_ids=self.category_ids,
+            class_names=self.class_names,
+            image_indices=self.image_indices,
+            labels=self.labels,
+            boxes=self.boxes,
+            areas=self.annotations.numbers("area", float, otherwise=box_areas),
+            crowd=self.crowd,
+        )
 
 
-def _read_boxes(
-    records: Records, images: tuple[ImageRecord, ...], places: Integers, *, drop: bool
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return all boxes as xyxy, clipped to their images, and which of them are good."""
-    given = records.boxes("bbox")
+def decode_coco(path: str | Path, data: object) -> CocoFile:
+    """Check the types of decoded COCO JSON.
+
+    Args:
+        path: name of the file, for messages.
+        data: the decoded JSON.
+
+    Raises:
+        ValueError: if ``data`` is not an object with the three lists of objects, or a value has
+            another type.
+    """
+    if not isinstance(data, dict):
+        raise ValueError(
+            f"{path} is not COCO JSON: it must hold one object with "
+            f"{list(CocoFile.__struct_fields__)}, not a {type(data).__name__}"
+        )
+    missing = [key for key in CocoFile.__struct_fields__ if key not in data]
+    if missing:
+        raise ValueError(f"{path} is not COCO JSON: it lacks {missing}; it has {sorted(data)[:8]}")
+    return convert(data, CocoFile, source=path)
+
+
+def coco_records(
+    path: str | Path, file: CocoFile
+) -> tuple[Records[ImageRow], Records[AnnotationRow], Records[CategoryRow]]:
+    """Return images, annotations and categories for checks of columns."""
+    return (
+        Records(path, "image", file.images),
+        Records(path, "annotation", file.annotations),
+        Records(path, "category", file.categories),
+    )
+
+
+def image_sizes(images: Records[ImageRow]) -> Integers:
+    """Return (I, 2) widths and heights in pixels; raise a ValueError unless all are positive."""
+    sizes = np.stack([images.integers(side, Whole) for side in ("width", "height")], axis=1)
+    empty = (sizes <= 0).any(axis=1)
+    if empty.any():
+        index = int(empty.argmax())
+        width, height = sizes[index]
+        images.refuse(index, f"has size {width} x {height}; both sides must be at least 1")
+    return sizes
+
+
+def require_finite_products(records: Records[Any], boxes: Numbers) -> None:
+    """Raise a ValueError if a coordinate passes ``MAX_COORDINATE``."""
+    far = np.any(np.abs(boxes) > MAX_COORDINATE, axis=1)
+    if far.any():
+        index = int(far.argmax())
+        records.refuse(
+            index,
+            f"has bbox {boxes[index].tolist()}; no number may pass {MAX_COORDINATE:.0e} pixels",
+        )
+
+
+def _check_boxes(columns: _Columns, images: Sequence[ImageRecord], *, drop: bool) -> Flags:
+    """Return which boxes have an area and lie inside their images."""
+    boxes = columns.boxes
     sizes = np.array([(i.width, i.height) for i in images], dtype=np.float64).reshape(-1, 2)
-    limits = sizes[places]
-    boxes, outside = _clip(given, limits)
-    flat = np.any(given[:, 2:] <= 0, axis=1)
-    bad = flat | outside | np.any(boxes[:, 2:] <= boxes[:, :2], axis=1)
+    limits = sizes[columns.image_indices]
+    clipped, outside = _clip(boxes, limits)
+    flat = np.any(boxes[:, 2:] <= 0, axis=1)
+    bad = flat | outside | np.any(clipped[:, 2:] <= clipped[:, :2], axis=1)
     if bad.any() and not drop:
-        at = int(bad.argmax())
-        width, height = limits[at].astype(int)
+        index = int(bad.argmax())
+        width, height = limits[index].astype(int)
         fault = (
             "whose width and height must be above 0"
-            if flat[at]
+            if flat[index]
             else f"outside its image of {width} x {height} pixels"
         )
-        records.refuse(
-            at,
-            f"has bbox {given[at].tolist()}, {fault}; the setting bad_boxes=drop leaves such out",
+        columns.annotations.refuse(
+            index,
+            f"has bbox {boxes[index].tolist()}, {fault}; bad_boxes=drop leaves out such boxes",
         )
     if bad.any():
         logger.warning(
-            "%s: left out %d of %d boxes, which have no area or are outside their image",
-            records.source,
+            "%s: dropped %d of %d boxes, which have no area or are outside their image",
+            columns.path,
             int(bad.sum()),
             bad.size,
         )
-    return boxes, ~bad
+    return ~bad
 
 
-def _clip(given: Numbers, limits: Numbers) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return xywh boxes as xyxy inside their images, and which pass an edge by over ``EDGE_PX``."""
+def _clip(boxes: Numbers, limits: Numbers) -> tuple[NDArray[np.float32], Flags]:
+    """Clip xywh boxes to their images.
+
+    Args:
+        boxes: (N, 4) xywh in pixels.
+        limits: (N, 2) or (1, 2) width and height of the images.
+
+    Returns:
+        (N, 4) xyxy, and (N,) which of them pass an edge by more than ``EDGE_PX``.
+    """
     with np.errstate(over="ignore"):
-        corners = np.concatenate([given[:, :2], given[:, :2] + given[:, 2:]], axis=1)
+        corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     inside = np.concatenate([limits, limits], axis=1)
     outside = np.any((corners < -EDGE_PX) | (corners > inside + EDGE_PX), axis=1)
     return np.clip(corners, 0, inside).astype(np.float32), outside
+
+
+def _printable(name: object) -> str:
+    """Return any value as text that can be encoded; it is used in messages and reports only."""
+    return str(name).encode("utf-8", "backslashreplace").decode()

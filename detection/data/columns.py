@@ -1,7 +1,8 @@
-"""JSON from anybody, read as columns and checked.
+"""Validation of untrusted JSON records: typed by msgspec, then checked column by column.
 
-Every check is made on a whole column at once, and only a failed one looks for the record at fault,
-so that a million records take a second and a mistake is still named exactly.
+A record is a ``msgspec.Struct`` whose fields have the types below. msgspec checks types while it
+decodes; ids, references and finiteness are checked on whole columns with NumPy, so that a million
+records take seconds. A failed check names the file, the record and the value.
 """
 
 from __future__ import annotations
@@ -10,39 +11,48 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, Generic, NoReturn, TypeVar
 
+import msgspec
 import numpy as np
+from msgspec import UNSET, Meta
 from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
 """(N,) int64."""
 Numbers = NDArray[np.float64]
 """(N,) or (N, 4) float64."""
-_HALVES = re.compile("[\ud800-\udfff]")
-REAL_TYPES = frozenset({int, float})
-"""What ``json`` makes of a number; ``bool`` is none."""
+Flags = NDArray[np.bool_]
+"""(N,) bool."""
 
-
-def read_json(path: str | Path) -> tuple[Any, bytes]:
-    """Read a JSON file.
-
-    Returns:
-        What the file holds, and its bytes.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read or is not JSON.
-    """
-    contents = read_bytes(path)
-    return parse_json(path, contents), contents
+T = TypeVar("T")
+Row = TypeVar("Row", bound=msgspec.Struct)
+Whole = int | float
+"""Field type of ids and sizes; some programs write 3 as 3.0. ``Records.integers`` checks it."""
+Box = tuple[float, float, float, float]
+Text = Annotated[str, Meta(pattern=r"\A[^\ud800-\udfff]+\Z")]
+"""Field type of names: not empty, and without the lone surrogates that JSON can spell but nothing
+can write or draw."""
+Flag = bool | int | float
+"""Field type of 0 or 1; ``Records.flags`` checks the value."""
+EXPECTED = {
+    "bbox": "four finite numbers",
+    "score": "a finite number",
+    "area": "a finite number",
+    "file_name": "a text that is not empty",
+    "name": "a text that is not empty",
+    "category": "a text that is not empty",
+    "iscrowd": "0 or 1",
+}
+"""Field name -> what its value must be, for messages; all others must be whole numbers."""
+_PATH = re.compile(r"\$(?:\.(\w+))?\[(\d+)\](?:\.(\w+))?")
+_MISSING = re.compile(r"missing required field `(\w+)`")
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """Return what a file holds.
+    """Return the contents of a file.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -57,211 +67,225 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def parse_json(path: str | Path, contents: bytes) -> Any:
-    """Return what JSON says; raise a ValueError that names ``path`` if it is none."""
+    """Decode JSON; raise a ValueError that names ``path`` if it is malformed."""
     try:
         return json.loads(contents)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
 
 
-class Records:
-    """A list of JSON objects of one kind.
+def read_json(path: str | Path) -> Any:
+    """Return the decoded JSON of a file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read or is not JSON.
+    """
+    return parse_json(path, read_bytes(path))
+
+
+def convert(data: object, kind: type[T], *, source: str | Path, name: str = "") -> T:
+    """Convert decoded JSON to a type made of lists of Structs.
+
+    Args:
+        data: the JSON; numbers may be NumPy's.
+        kind: a list of Structs, or a Struct whose fields are lists of Structs.
+        source: file name for messages.
+        name: name of one record for messages, such as ``detection``, if ``kind`` is a list; a
+            Struct's lists are named by its fields.
+
+    Raises:
+        ValueError: if a value has another type; the message names the record and shows the value.
+    """
+    try:
+        return msgspec.convert(data, kind)
+    except (msgspec.ValidationError, RecursionError):
+        data = _without_numpy(data)
+    try:
+        return msgspec.convert(data, kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise ValueError(f"{source}: {_explain(str(error), data, name)}") from error
+
+
+def _without_numpy(data: object) -> Any:
+    """Return data with Python numbers instead of NumPy's, which msgspec does not take."""
+    try:
+        return json.loads(json.dumps(data, default=lambda value: value.item()))
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        return data
+
+
+def _explain(error: str, data: Any, name: str) -> str:
+    """Translate a msgspec error to a sentence with the record and its value."""
+    match = _PATH.search(error)
+    if match is None:
+        field = next((key for key in data if f"$.{key}" in error), "") if not name else ""
+        rows = data[field] if field else data
+        return f"the {field or _plural(name)} must be a JSON list, not {shown(rows)}"
+    table, index, field = match[1], int(match[2]), match[3]
+    row = (data[table] if table else data)[index]
+    name = name or _singular(table)
+    if not isinstance(row, Mapping):
+        return f"{name} number {index + 1} must be a JSON object, not {shown(row)}"
+    label = _label(name, index, row.get("id"))
+    if missing := _MISSING.search(error):
+        return f"{label} lacks {missing[1]!r}"
+    return f"{label} has {field} {shown(row[field])}; it must be {expected(field)}"
+
+
+class Records(Generic[Row]):
+    """Records of one kind, with checks of whole columns.
 
     Args:
         source: the file that they come from, for messages.
-        kind: what one of them is, for messages: ``annotation``, ``image``, ...
-        rows: the list, as read.
-
-    Raises:
-        ValueError: if ``rows`` is not a list of objects.
+        name: name of one record, for messages: ``annotation``, ``image``, ...
+        rows: the records.
     """
 
-    def __init__(self, source: str | Path, kind: str, rows: object) -> None:
-        self.source, self.kind = source, kind
-        self._plural = kind[:-1] + "ies" if kind.endswith("y") else kind + "s"
-        if not isinstance(rows, list):
-            raise ValueError(
-                f"{source}: the {self._plural} must be a JSON list, not {_shown(rows)}"
-            )
-        self.rows: list[dict[str, Any]] = rows
-        if not set(map(type, rows)) <= {dict}:
-            position = next(i for i, row in enumerate(rows) if not isinstance(row, dict))
-            raise ValueError(
-                f"{source}: {kind} number {position + 1} must be a JSON object, "
-                f"not {_shown(rows[position])}"
-            )
+    def __init__(self, source: str | Path, name: str, rows: Sequence[Row]) -> None:
+        self.source, self.name, self.rows = source, name, rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def values(self, key: str) -> list[Any]:
-        """Return every record's ``key``.
-
-        Raises:
-            ValueError: if a record lacks it; likewise in the methods below.
-        """
-        try:
-            return [row[key] for row in self.rows]
-        except KeyError:
-            position = next(i for i, row in enumerate(self.rows) if key not in row)
-            self.refuse(position, f"lacks {key!r}")
-
-    def integers(self, key: str) -> Integers:
-        """Return every record's ``key`` as int64; 3.0 counts as 3."""
-        values = self.values(key)
-        integers = _as_integers(values)
-        if integers is None:
-            self._refuse_first(values, _is_integer, f"has {key}", "a whole number")
-        return integers
-
-    def numbers(self, key: str, *, otherwise: Numbers | None = None) -> Numbers:
-        """Return every record's ``key`` as float64; all are finite.
+    def values(self, key: str, kind: Any = None, *, otherwise: Numbers | None = None) -> list[Any]:
+        """Return one field of all records.
 
         Args:
-            key: holds a number.
-            otherwise: (N,) stands for those that lack it; without it every record must have it.
+            key: the field.
+            kind: type to check here, for a field that is decoded as ``Any``.
+            otherwise: (N,) values for records that lack the field; without it none may lack it.
+
+        Raises:
+            ValueError: if a record lacks the field or has another type of value; likewise below.
         """
-        if otherwise is None:
-            values = self.values(key)
-        else:
-            pairs = zip(self.rows, otherwise.tolist(), strict=True)
-            values = [row.get(key, other) for row, other in pairs]
-        numbers = _as_finite(values)
-        if numbers is None:
-            self._refuse_first(values, _is_finite, f"has {key}", "a finite number")
+        values = [getattr(row, key) for row in self.rows]
+        if otherwise is not None:
+            pairs = zip(values, otherwise.tolist(), strict=True)
+            values = [other if value is UNSET else value for value, other in pairs]
+        if kind is None:
+            return values
+        try:
+            return msgspec.convert(values, list[kind])
+        except (msgspec.ValidationError, RecursionError) as error:
+            match = _PATH.search(str(error))
+            assert match is not None
+            index = int(match[2])
+            if values[index] is UNSET:
+                self.refuse(index, f"lacks {key!r}")
+            self._refuse_value(index, key, values[index])
+
+    def integers(self, key: str, kind: Any = None) -> Integers:
+        """Return one field of all records as int64; 3.0 counts as 3."""
+        values = self.values(key, kind)
+        with np.errstate(invalid="ignore"):
+            try:
+                integers = np.array(values, dtype=np.int64)
+            except (OverflowError, ValueError):  # infinite, NaN or beyond int64
+                integers = None
+        if integers is None or integers.tolist() != values:
+            index = next(i for i, value in enumerate(values) if not _is_int64(value))
+            self._refuse_value(index, key, values[index])
+        return integers
+
+    def numbers(self, key: str, kind: Any = None, *, otherwise: Numbers | None = None) -> Numbers:
+        """Return one field of all records, a number or a box, as float64; all are finite."""
+        values = self.values(key, kind, otherwise=otherwise)
+        numbers = np.array(values, dtype=np.float64)
+        finite = np.isfinite(numbers)
+        if not finite.all():
+            index = int(np.argwhere(~finite)[0, 0])
+            self._refuse_value(index, key, values[index])
         return numbers
 
-    def texts(self, key: str) -> list[str]:
-        """Return every record's ``key``; none is empty, and all can be written as UTF-8."""
-        values = self.values(key)
-        if not all(map(_is_text, values)):
-            self._refuse_first(values, _is_text, f"has {key}", "a text that is not empty")
-        return values
-
-    def distinct_texts(self, key: str) -> list[str]:
-        """Return every record's ``key``; none is empty, no two are equal."""
-        values = self.texts(key)
-        if len(set(values)) < len(values):
-            value, count = Counter(values).most_common(1)[0]
-            raise ValueError(
-                f"{self.source}: {count} {self._plural} are called {value!r}; "
-                f"every {self.kind} needs its own {key}"
-            )
-        return values
-
     def boxes(self, key: str) -> Numbers:
-        """Return every record's ``key``, four finite numbers, as (N, 4) float64."""
+        """Return one field of all records, four finite numbers, as (N, 4) float64."""
+        return self.numbers(key).reshape(-1, 4)
+
+    def flags(self, key: str) -> Flags:
+        """Return one field of all records, 0 or 1, as bool."""
         values = self.values(key)
-        lists = set(map(type, values)) <= {list} and set(map(len, values)) <= {4}
-        numbers = _as_finite(list(chain.from_iterable(values))) if lists else None
-        if numbers is None:
-            self._refuse_first(values, _is_box, f"has {key}", "four finite numbers")
-        return numbers.reshape(-1, 4)
+        flags = np.array(values, dtype=np.bool_)
+        if flags.tolist() != values:
+            index = next(i for i, value in enumerate(values) if value not in (0, 1))
+            self._refuse_value(index, key, values[index])
+        return flags
 
-    def flags(self, key: str) -> NDArray[np.bool_]:
-        """Return every record's ``key``, 0 or 1, as bool; a record without it counts as 0."""
-        values = [row.get(key, 0) for row in self.rows]
-        # A list among the values cannot be hashed, so that a set of them will not do.
-        if not all(value in (0, 1) for value in values):
-            self._refuse_first(values, lambda value: value in (0, 1), f"has {key}", "0 or 1")
-        return np.array(values, dtype=np.bool_)
-
-    def unique(self, key: str) -> Integers:
-        """Return every record's ``key`` as int64; no two are equal."""
-        values = self.integers(key)
+    def unique(self, key: str, kind: Any = None) -> Integers:
+        """Return one field of all records as int64; no two are equal."""
+        values = self.integers(key, kind)
         distinct, counts = np.unique(values, return_counts=True)
         if distinct.size < values.size:
             raise ValueError(
-                f"{self.source}: {counts.max()} {self._plural} have {key} "
-                f"{distinct[counts.argmax()]}; every {self.kind} needs its own"
+                f"{self.source}: {counts.max()} {_plural(self.name)} have {key} "
+                f"{distinct[counts.argmax()]}; every {self.name} needs its own"
             )
         return values
 
-    def places(self, key: str, known: Integers) -> Integers:
-        """Return where every record's ``key`` stands in ``known``.
+    def distinct_texts(self, key: str, kind: Any = None) -> list[str]:
+        """Return one field of all records; no two are equal."""
+        values: list[str] = self.values(key, kind)
+        if len(set(values)) < len(values):
+            value, count = Counter(values).most_common(1)[0]
+            raise ValueError(
+                f"{self.source}: {count} {_plural(self.name)} are called {value!r}; "
+                f"every {self.name} needs its own {key}"
+            )
+        return values
+
+    def indices(self, key: str, known: Integers) -> Integers:
+        """Return the index in ``known`` of one field of all records.
 
         Args:
-            key: holds an id.
+            key: the field; it holds an id.
             known: (M,) ids in ascending order.
         """
         values = self.integers(key)
-        places = np.searchsorted(known, values)
+        indices = np.searchsorted(known, values)
         missing = np.ones(values.shape, dtype=np.bool_)
-        inside = places < known.size
-        missing[inside] = known[places[inside]] != values[inside]
+        inside = indices < known.size
+        missing[inside] = known[indices[inside]] != values[inside]
         if missing.any():
-            position = int(missing.argmax())
+            index = int(missing.argmax())
             thing = key.removesuffix("_id")
-            self.refuse(position, f"has {key} {values[position]}, but there is no such {thing}")
-        return places.astype(np.int64)
+            self.refuse(index, f"has {key} {values[index]}, but there is no such {thing}")
+        return indices.astype(np.int64)
 
-    def refuse(self, position: int, fault: str) -> NoReturn:
+    def refuse(self, index: int, fault: str) -> NoReturn:
         """Raise a ValueError that names the file, the record and its fault."""
-        row = self.rows[position]
-        number = row.get("id")
-        name = f"{number}" if _is_integer(number) else f"number {position + 1}"
-        raise ValueError(f"{self.source}: {self.kind} {name} {fault}")
+        label = _label(self.name, index, getattr(self.rows[index], "id", None))
+        raise ValueError(f"{self.source}: {label} {fault}")
 
-    def _refuse_first(
-        self, values: Sequence[Any], right: Callable[[Any], bool], has: str, expected: str
-    ) -> NoReturn:
-        position = next(i for i, value in enumerate(values) if not right(value))
-        self.refuse(position, f"{has} {_shown(values[position])}; it must be {expected}")
+    def _refuse_value(self, index: int, key: str, value: object) -> NoReturn:
+        self.refuse(index, f"has {key} {shown(value)}; it must be {expected(key)}")
 
 
-def _shown(value: object) -> str:
-    """Return a value in few characters."""
+def expected(field: str) -> str:
+    """Return what a field's value must be, for messages."""
+    return EXPECTED.get(field, "a whole number")
+
+
+def shown(value: object) -> str:
+    """Return a value as JSON of at most 60 characters."""
     text = json.dumps(value, default=repr)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _as_finite(values: list[Any]) -> Numbers | None:
-    """Return numbers as float64, or None if they are not all finite numbers."""
-    # The types say it at once; only for others, numpy's for one, is each value looked at.
-    if not set(map(type, values)) <= REAL_TYPES and not all(map(_is_finite, values)):
-        return None
-    try:
-        numbers = np.array(values, dtype=np.float64)
-    except OverflowError:
-        return None
-    return numbers if np.isfinite(numbers).all() else None
+def _label(name: str, index: int, number: object) -> str:
+    """Return ``annotation 7``, or ``annotation number 3`` for the third if it has no id."""
+    return f"{name} {number}" if _is_int64(number) else f"{name} number {index + 1}"
 
 
-def _as_integers(values: list[Any]) -> Integers | None:
-    """Return numbers as int64, or None if they are not all whole numbers of that range."""
-    types = set(map(type, values))
-    if not types <= REAL_TYPES or (float in types and not all(map(_is_integer, values))):
-        return None
-    try:
-        return np.array(values, dtype=np.int64)
-    except OverflowError:
-        return None
-
-
-def _is_finite(value: object) -> bool:
-    try:
-        return (
-            isinstance(value, int | float)
-            and not isinstance(value, bool)
-            and math.isfinite(float(value))
-        )
-    except OverflowError:
+def _is_int64(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return False
+    whole = isinstance(value, int) or (math.isfinite(value) and value.is_integer())
+    return whole and -(2**63) <= value < 2**63
 
 
-def _is_integer(value: object) -> bool:
-    return (
-        isinstance(value, int | float)
-        and _is_finite(value)
-        and value == int(value)
-        and -(2**63) <= value < 2**63
-    )
+def _plural(name: str) -> str:
+    return name[:-1] + "ies" if name.endswith("y") else name + "s"
 
 
-def _is_text(value: object) -> bool:
-    # JSON can spell halves of characters, which nothing can write or draw.
-    return isinstance(value, str) and value != "" and not _HALVES.search(value)
-
-
-def _is_box(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(_is_finite, value))
+def _singular(plural: str) -> str:
+    return plural[:-3] + "y" if plural.endswith("ies") else plural.removesuffix("s")

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from backbone.io.provenance import fingerprint_folder
 from backbone.training.images import CACHE_BYTES, read_image
 from detection.config import DetectionDataConfig, DetectorRecipe
-from detection.data.coco import CocoAnnotations, require_categories
+from detection.data.coco import CocoTable, require_categories
 from detection.data.transforms import Augmentation
 from detection.structures import DetectionBatch, Target
 
@@ -63,7 +63,7 @@ class CocoDataset(Dataset[Example]):
 
     def __init__(
         self,
-        annotations: CocoAnnotations,
+        annotations: CocoTable,
         image_root: Path,
         *,
         augmentation: Augmentation,
@@ -169,7 +169,7 @@ def load_split(
 
     Raises:
         FileNotFoundError: if the root, the annotations or the images are missing.
-        ValueError: if the annotations are wrong; see ``CocoAnnotations.load``.
+        ValueError: if the annotations are wrong; see ``CocoTable.load``.
     """
     root = Path(config.root)
     if not root.is_dir():
@@ -177,7 +177,7 @@ def load_split(
     train = split == "train"
     path = root / (config.train_annotations if train else config.val_annotations)
     return CocoDataset(
-        CocoAnnotations.load(path, bad_boxes=config.bad_boxes),
+        CocoTable.load(path, bad_boxes=config.bad_boxes),
         root / (config.train_images if train else config.val_images),
         augmentation=Augmentation.of_training(config, recipe)
         if recipe

@@ -14,8 +14,7 @@ from tqdm import tqdm
 from backbone.io.files import write_json
 from detection.data.dataset import CocoDataset
 from detection.engine.tta import Vision, batches_of_equals, detect_in_pixels, rescale
-from detection.evaluation.metrics import CocoMetrics, evaluate_coco, to_coco_results
-from detection.evaluation.tables import CocoTruth
+from detection.evaluation.metrics import CocoMetrics, compute_coco_metrics, to_coco_results
 from detection.models.detector import Detector
 
 EVALUATION_BATCH = 16
@@ -40,7 +39,6 @@ def evaluate_detector(
     batch_size: int,
     device: torch.device | str = "cpu",
     progress: bool = True,
-    truth: CocoTruth | None = None,
 ) -> EvaluationResult:
     """Detect in every image of a data set and compute COCO's metrics.
 
@@ -54,7 +52,6 @@ def evaluate_detector(
         batch_size: images at a time.
         device: where to compute; the detector is moved there.
         progress: whether to show a bar.
-        truth: the data set's annotations for the metrics, if they are at hand; else they are read.
     """
     start = time.monotonic()
     results = detect_in_dataset(
@@ -65,7 +62,9 @@ def evaluate_detector(
         device=device,
         progress=progress,
     )
-    metrics = evaluate_coco(truth or dataset.annotations.path, results, image_ids=dataset.image_ids)
+    metrics = compute_coco_metrics(
+        dataset.annotations.ground_truth, results, image_ids=dataset.image_ids
+    )
     return EvaluationResult(metrics, results, time.monotonic() - start)
 
 

@@ -22,11 +22,11 @@ from tqdm import tqdm
 from backbone.io.files import replacing, write_json
 from backbone.io.provenance import fingerprint_file
 from backbone.models.export import export_network, require_onnx
-from detection.data.coco import CocoAnnotations, require_categories
+from detection.data.coco import CocoTable, require_categories
 from detection.data.dataset import CocoDataset, Example
 from detection.data.transforms import Augmentation
 from detection.engine.tta import rescale
-from detection.evaluation.metrics import evaluate_coco, to_coco_results
+from detection.evaluation.metrics import compute_coco_metrics, to_coco_results
 from detection.models.checkpoint import DetectorInfo, load_detector
 from detection.models.config import FasterRCNNConfig, TorchvisionFasterRCNNConfig
 from detection.models.detector import Detector
@@ -72,7 +72,7 @@ def export_detector(
     weights: Path,
     out_dir: Path,
     *,
-    annotations: CocoAnnotations,
+    annotations: CocoTable,
     image_root: Path,
     file_format: str,
     progress: bool = True,
@@ -126,9 +126,7 @@ def export_detector(
     return exported
 
 
-def _check(
-    weights: Path, info: DetectorInfo, annotations: CocoAnnotations, file_format: str
-) -> None:
+def _check(weights: Path, info: DetectorInfo, annotations: CocoTable, file_format: str) -> None:
     if file_format == "onnx":
         require_onnx()
         # RetinaNet's traced file gave other numbers of boxes than the detector.
@@ -198,7 +196,9 @@ def _average_precision(
             detect(_padded(example, side)), example.image.shape[-2:], example.original_size
         )
         results += to_coco_results([example.image_id], [found], info.category_ids)
-    return evaluate_coco(dataset.annotations.path, results, image_ids=dataset.image_ids).ap
+    return compute_coco_metrics(
+        dataset.annotations.ground_truth, results, image_ids=dataset.image_ids
+    ).ap
 
 
 def _padded(example: Example, side: int) -> Tensor:

@@ -14,20 +14,20 @@ import torch
 from backbone.io.files import write_json
 from backbone.io.provenance import Provenance, fingerprint_file, fingerprint_folder
 from detection.config import InferenceConfig
-from detection.data.coco import EDGE_PX, CocoAnnotations, require_categories
+from detection.data.coco import EDGE_PX, CocoTable, GroundTruth, require_categories
 from detection.data.dataset import CocoDataset
 from detection.data.transforms import Augmentation
 from detection.engine.evaluate import detect_in_dataset
 from detection.engine.tta import Vision
 from detection.evaluation.localization import LocalizationMetrics, measure_localization
 from detection.evaluation.report import (
-    Evaluation,
+    DetectionAnalysis,
     ReportOptions,
+    analyze_detections,
     describe_settings,
-    evaluate,
     write_report,
 )
-from detection.evaluation.tables import CocoTruth, FoundTable, found_of
+from detection.evaluation.tables import DetectionTable, as_detection_table
 from detection.models.checkpoint import load_detector
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ MAX_OUTSIDE = 0.05
 
 def detect_with_file(
     path: Path,
-    annotations: CocoAnnotations,
+    annotations: CocoTable,
     image_root: Path,
     *,
     batch_size: int,
@@ -73,34 +73,34 @@ def detect_with_file(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scored:
-    """Detections and truth, with where they come from."""
+class DetectionsWithTruth:
+    """Detections and ground truth with their provenance."""
 
-    truth: CocoTruth
-    found: FoundTable
+    truth: GroundTruth
+    detections: DetectionTable
     inputs: Mapping[str, str]
     """``detector`` or ``results`` -> fingerprint of the file."""
     data: Mapping[str, str]
     """``annotations``, ``images`` -> fingerprint."""
 
-    def evaluate(self, out_dir: Path, options: ReportOptions) -> Evaluation:
-        """Compute COCO's figures, error kinds and confusion; write them; see ``write_report``."""
-        images = self.truth.places_of(None)
-        evaluation = evaluate(self.truth, self.found, images=images, options=options)
+    def report(self, out_dir: Path, options: ReportOptions) -> DetectionAnalysis:
+        """Compute and write COCO metrics, TIDE errors and confusion; see ``write_report``."""
+        images = self.truth.indices_of(None)
+        analysis = analyze_detections(self.truth, self.detections, images=images, options=options)
         write_report(
             out_dir,
             self.truth,
-            evaluation,
+            analysis,
             settings=self._settings(options),
             provenance=self._provenance(backend=options.backend),
             plots=options.plots,
         )
-        return evaluation
+        return analysis
 
     def localize(self, out_dir: Path, options: ReportOptions) -> LocalizationMetrics:
         """Compute the figures of single-object localization; write ``metrics.json``."""
-        images = self.truth.places_of(None)
-        metrics = measure_localization(self.truth, self.found, images=images)
+        images = self.truth.indices_of(None)
+        metrics = measure_localization(self.truth, self.detections, images=images)
         write_json(
             out_dir / "metrics.json",
             {
@@ -113,7 +113,7 @@ class Scored:
         return metrics
 
     def _settings(self, options: ReportOptions) -> dict[str, Any]:
-        return describe_settings(self.truth, self.found, self.truth.places_of(None), options)
+        return describe_settings(self.truth, self.detections, self.truth.indices_of(None), options)
 
     def _provenance(self, **arguments: Any) -> dict[str, Any]:
         return Provenance(
@@ -121,55 +121,55 @@ class Scored:
         ).to_dict()
 
 
-def scored_results_file(path: Path, annotations: CocoAnnotations) -> Scored:
+def load_results_file(path: Path, annotations: CocoTable) -> DetectionsWithTruth:
     """Read detections that any program wrote in COCO's results format.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not in that format or does not fit the annotations.
     """
-    truth = CocoTruth.load(annotations.path)
-    found = FoundTable.load(path, truth=truth)
-    _warn_of_another_convention(path, found, annotations)
-    return Scored(
+    truth = annotations.ground_truth
+    detections = DetectionTable.load(path, truth)
+    _warn_of_another_convention(path, detections, annotations)
+    return DetectionsWithTruth(
         truth,
-        found,
+        detections,
         inputs={"results": fingerprint_file(path)},
         data={"annotations": annotations.fingerprint},
     )
 
 
 def _warn_of_another_convention(
-    path: Path, found: FoundTable, annotations: CocoAnnotations
+    path: Path, detections: DetectionTable, annotations: CocoTable
 ) -> None:
     """Say so if boxes look like corners, or scores like percent; COCO's format allows both."""
-    if not len(found):
+    if not len(detections):
         return
     sizes = np.array([(image.width, image.height) for image in annotations.images])
-    ends = found.boxes[:, :2] + found.boxes[:, 2:]
-    outside = np.any(ends > sizes[found.images] + EDGE_PX, axis=1)
+    ends = detections.boxes[:, :2] + detections.boxes[:, 2:]
+    outside = np.any(ends > sizes[detections.image_indices] + EDGE_PX, axis=1)
     if outside.mean() > MAX_OUTSIDE:
         logger.warning(
             "%d of %d boxes of %s reach out of their images; COCO's are [left, top, width, height]",
             outside.sum(),
-            len(found),
+            len(detections),
             path,
         )
-    if found.scores.max() > 1:
+    if detections.scores.max() > 1:
         logger.warning(
             "scores of %s go up to %g; score_threshold is meant for 0 to 1",
             path,
-            found.scores.max(),
+            detections.scores.max(),
         )
 
 
-def scored_detector_file(
+def save_results_file(
     path: Path,
     results: list[dict[str, Any]],
-    annotations: CocoAnnotations,
+    annotations: CocoTable,
     image_root: Path,
     out_dir: Path,
-) -> Scored:
+) -> DetectionsWithTruth:
     """Take what a detector found; write ``results.json``.
 
     Args:
@@ -180,10 +180,10 @@ def scored_detector_file(
         out_dir: where to write.
     """
     write_json(out_dir / "results.json", results, indent=None)
-    truth = CocoTruth.load(annotations.path)
-    return Scored(
+    truth = annotations.ground_truth
+    return DetectionsWithTruth(
         truth,
-        found_of(truth, results, out_dir / "results.json"),
+        as_detection_table(results, truth, source=out_dir / "results.json"),
         inputs={"detector": fingerprint_file(path)},
         data={
             "annotations": annotations.fingerprint,

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from backbone.io.files import replacing
 from backbone.training.images import read_image
-from detection.config import DetectionDataConfig
-from detection.data.dataset import load_split
+from detection.data.dataset import CocoDataset
 from detection.engine.predict import detect
 from detection.engine.visualize import contact_sheet, draw_detections
 from detection.models.checkpoint import load_detector
@@ -15,7 +14,7 @@ from detection.models.checkpoint import load_detector
 
 def draw_showcase(
     detector_path: Path,
-    data: DetectionDataConfig,
+    val: CocoDataset,
     path: Path,
     *,
     num_images: int = 8,
@@ -25,7 +24,7 @@ def draw_showcase(
 
     Args:
         detector_path: a ``detector.safetensors``.
-        data: whose validation images are shown.
+        val: the validation images.
         path: the picture, PNG; written whole or not at all.
         num_images: how many, four to a row.
         score_threshold: detections below this score are not drawn, 0 to 1.
@@ -34,7 +33,6 @@ def draw_showcase(
         ``path``.
     """
     detector, info = load_detector(detector_path)
-    val = load_split(data, "val")
     chosen = [i for i in range(len(val)) if len(val.annotations.boxes_of(i))][:num_images]
     pictures = []
     for index in chosen:

@@ -25,7 +25,7 @@ from backbone.training.trainer import (
     expected_warnings_hidden,
 )
 from detection.config import DetectorRecipe
-from detection.data.coco import CocoAnnotations
+from detection.data.coco import CocoTable
 from detection.data.dataset import (
     CocoDataset,
     data_arguments,
@@ -48,7 +48,6 @@ from detection.engine.train_step import (
     total_loss,
 )
 from detection.evaluation.metrics import CocoMetrics
-from detection.evaluation.tables import CocoTruth
 from detection.models.build import build_detector
 from detection.models.checkpoint import DetectorInfo, load_detector, save_detector
 from detection.models.detector import Detector
@@ -65,6 +64,8 @@ class DetectorResult:
     """On the validation images."""
     seconds: float
     """Wall-clock time of training and evaluation; of the run that did it if this one skipped."""
+    val: CocoDataset
+    """The validation images."""
     skipped: bool
     """Whether all was already there, made from the same things."""
 
@@ -94,7 +95,9 @@ def train_detector(
     trained = read_current(path, provenance, kind="detector") is not None
     record = read_record(metrics_path)
     if trained and recorded_key(record) == provenance.key:
-        return DetectorResult(path, CocoMetrics.from_dict(record), record["seconds"], skipped=True)
+        return DetectorResult(
+            path, CocoMetrics.from_dict(record), record["seconds"], val, skipped=True
+        )
 
     if not trained:
         _train(config, train, val, path, provenance, loggers=loggers, callbacks=callbacks)
@@ -112,7 +115,7 @@ def train_detector(
         write_evaluation(
             out_dir, evaluation, provenance=provenance.to_dict(), extra={"seconds": seconds}
         )
-    return DetectorResult(path, evaluation.metrics, seconds, skipped=False)
+    return DetectorResult(path, evaluation.metrics, seconds, val, skipped=False)
 
 
 def _train(
@@ -200,7 +203,7 @@ def _select_weights(trainer: L.Trainer, module: DetectorModule, best: BestCheckp
     module.load_state_dict(state["state_dict"])
 
 
-def build_new_detector(config: TrainDetectorConfig, annotations: CocoAnnotations) -> Detector:
+def build_new_detector(config: TrainDetectorConfig, annotations: CocoTable) -> Detector:
     """Return the detector that a training starts from; seeds all generators.
 
     Raises:
@@ -221,7 +224,7 @@ def build_new_detector(config: TrainDetectorConfig, annotations: CocoAnnotations
     return build_detector(backbone, num_classes=len(annotations.categories), config=config.detector)
 
 
-def _describe(config: TrainDetectorConfig, annotations: CocoAnnotations) -> DetectorInfo:
+def _describe(config: TrainDetectorConfig, annotations: CocoTable) -> DetectorInfo:
     return DetectorInfo(
         config=config.detector,
         class_names=annotations.class_names,
@@ -261,7 +264,6 @@ class DetectorModule(L.LightningModule):
         self.recipe, self.val, self.seed = recipe, val, seed
         self.history: dict[int, float] = {}
         """Step -> AP in percent, of the validations; NaN where COCO cannot compute it."""
-        self._truth: CocoTruth | None = None
 
     def training_step(self, batch: DetectionBatch, index: int) -> Tensor:
         total, losses = total_loss(self.detector, batch, step=self.global_step)
@@ -290,14 +292,12 @@ class DetectorModule(L.LightningModule):
 
     def evaluate(self) -> CocoMetrics:
         """Evaluate the present weights on the validation images."""
-        self._truth = self._truth or CocoTruth.load(self.val.annotations.path)
         return evaluate_detector(
             self.detector,
             self.val,
             category_ids=self.val.annotations.category_ids,
             batch_size=EVALUATION_BATCH,
             device=self.device,
-            truth=self._truth,
         ).metrics
 
     def transfer_batch_to_device(

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from backbone.io.text_tables import text_table
-from detection.evaluation.files import ImageTallies, Recorded
+from detection.evaluation.files import ImageTallies, StoredEvaluation
 from detection.evaluation.metrics import FIGURES
 from detection.evaluation.summary import format_percent
-from detection.evaluation.tide import KINDS
+from detection.evaluation.tide import ERROR_TYPES
 
 QUESTION = ("annotations_sha256", "num_images", "num_categories", "max_detections")
 """Settings on which every figure depends; if one differs, the two did not answer one question."""
@@ -109,7 +109,7 @@ class Explanation:
         return {"same_question": self.same_question, "missing": list(self.missing), **rows}
 
 
-def explain(before: Recorded, after: Recorded) -> Explanation:
+def explain(before: StoredEvaluation, after: StoredEvaluation) -> Explanation:
     """Compare two evaluations in every respect that their files tell."""
     missing = []
     for recorded in (before, after):
@@ -187,7 +187,7 @@ def _image_changes(
 def describe(explanation: Explanation, *, num_rows: int) -> str:
     """Say what moved in plain tables, the longest lists up to ``num_rows`` rows."""
     e = explanation
-    gains = [change for change in e.error_gains if change.name in KINDS]
+    gains = [change for change in e.error_gains if change.name in ERROR_TYPES]
     parts = [
         _question(e),
         _headline(e),
@@ -225,7 +225,7 @@ def _headline(e: Explanation) -> str:
     before, after = format_percent(ap.before), format_percent(ap.after)
     text = f"AP went from {before} to {after} ({_signed(ap.difference)})."
     sizes = [Change(s, *_both(figures[f"ap_{s}"])) for s in ("small", "medium", "large")]
-    gains = [change for change in e.error_gains if change.name in KINDS]
+    gains = [change for change in e.error_gains if change.name in ERROR_TYPES]
     for words, changes in (
         ("category", e.categories),
         ("IoU", e.thresholds),

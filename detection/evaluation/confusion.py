@@ -1,4 +1,10 @@
-"""Which categories are taken for which, at one score threshold, and in which images."""
+"""Confusion matrix and per-image TP/FP/FN counts at one score threshold.
+
+``hotcoco`` has a confusion matrix too, but matches by IoU alone: of two overlapping objects, a
+detection may take the one of another category. Here an object of its own category goes first, and
+detections in crowds do not count. hotcoco has no counts per image at a matching that fits the
+matrix.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detection.data.columns import Integers, Numbers
+from detection.data.coco import GroundTruth
+from detection.data.columns import Flags, Integers, Numbers
 from detection.evaluation.tables import (
-    CocoTruth,
-    Flags,
-    FoundTable,
+    DetectionTable,
     ImageRows,
-    each_image,
     in_crowd,
-    overlaps,
+    iterate_images,
+    pairwise_iou,
 )
 
 BACKGROUND = "background"
@@ -24,32 +29,32 @@ BACKGROUND = "background"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Confusion:
-    """What was found of every category, and image by image how much.
+    """Confusion matrix of all categories and the background, and counts of each image.
 
-    Detections from a score on, surest first, each take the free object that they overlap most; one
-    of their own category goes before all others. An object without a detection was taken for
-    background, a detection without an object is background taken for its category: a second
-    detection of an object is such a one too. What lies in a crowd of its category does not count.
+    Detections above the score threshold, by descending score, each match the free object with the
+    highest IoU; an object of their own category goes before all others. An object without a
+    detection counts as background; a detection without an object, also a second detection of one,
+    as background detected as its category. Detections in a crowd of their category do not count.
     """
 
     score_threshold: float
     iou: float
-    """Overlap from which on a detection can take an object."""
+    """Minimum IoU of a match."""
     class_names: tuple[str, ...]
     """(K,)."""
     counts: NDArray[np.int64]
     """(K + 1, K + 1) objects of category ``row`` detected as ``column``; the last is background."""
     images: Integers
-    """(I,) places of the images."""
+    """(I,) indices of the images."""
     right: Integers
-    """(I,) objects found as what they are."""
+    """(I,) true positives: objects detected as their category."""
     false: Integers
-    """(I,) detections that are not."""
+    """(I,) false positives."""
     missed: Integers
-    """(I,) objects not found as what they are."""
+    """(I,) false negatives."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the matrix as JSON's types."""
+        """Return the matrix as JSON types."""
         return {
             "score_threshold": self.score_threshold,
             "iou": self.iou,
@@ -58,36 +63,38 @@ class Confusion:
         }
 
 
-def confuse(
-    truth: CocoTruth,
-    found: FoundTable,
+def compute_confusion(
+    truth: GroundTruth,
+    detections: DetectionTable,
     *,
     images: Integers,
     score_threshold: float,
     iou: float = 0.5,
 ) -> Confusion:
-    """Count which categories are taken for which.
+    """Compute the confusion matrix and the counts of each image.
 
     Args:
         truth: the objects.
-        found: the detections.
-        images: places of the images to look at.
+        detections: the detections.
+        images: indices of the images to look at.
         score_threshold: detections below it are left out.
-        iou: overlap from which on a detection can take an object.
+        iou: minimum IoU of a match.
     """
     background = truth.category_ids.size
     counts = np.zeros((background + 1, background + 1), dtype=np.int64)
     tallies = np.zeros((images.size, 3), dtype=np.int64)
-    sure = found.take(found.scores >= score_threshold)
-    for number, rows in enumerate(each_image(truth, sure, images, max_found=len(sure))):
-        partner = _partners(truth, sure, rows, iou=iou)
-        counted = (partner >= 0) | ~in_crowd(truth, sure, rows, iou=iou)
+    kept = detections.take(detections.scores >= score_threshold)
+    for number, rows in enumerate(iterate_images(truth, kept, images, max_detections=len(kept))):
+        matches = _match(truth, kept, rows, iou=iou)
+        counted = (matches >= 0) | ~in_crowd(truth, kept, rows, iou=iou)
         labels = truth.labels[rows.objects]
-        left = np.setdiff1d(np.arange(labels.size), partner)
-        # The place of no object, -1, is that of the background behind the labels.
-        actual = np.concatenate([np.append(labels, background)[partner[counted]], labels[left]])
+        unmatched = np.setdiff1d(np.arange(labels.size), matches)
+        # Index -1, no object, is that of the background behind the labels.
+        actual = np.concatenate(
+            [np.append(labels, background)[matches[counted]], labels[unmatched]]
+        )
         detected = np.concatenate(
-            [sure.labels[rows.found[counted]], np.full(left.size, background)]
+            [kept.labels[rows.detections[counted]], np.full(unmatched.size, background)]
         )
         np.add.at(counts, (actual, detected), 1)
         right = int((actual == detected).sum())
@@ -95,23 +102,24 @@ def confuse(
     return Confusion(score_threshold, iou, truth.class_names, counts, images, *tallies.T)
 
 
-def _partners(truth: CocoTruth, found: FoundTable, rows: ImageRows, *, iou: float) -> Integers:
-    """Return for each detection the object that it takes, as a place in the image's; -1: none."""
+def _match(
+    truth: GroundTruth, detections: DetectionTable, rows: ImageRows, *, iou: float
+) -> Integers:
+    """Return the object of each detection as an index into those of the image; -1: none."""
     # D detections, G objects
-    iou_DG = overlaps(found.boxes[rows.found][:, None], truth.boxes[rows.objects], np.array(False))
-    same_DG = found.labels[rows.found][:, None] == truth.labels[rows.objects]
-    partner = np.full(rows.found.size, -1)
+    iou_DG, same_DG = pairwise_iou(truth, detections, rows)
+    matches = np.full(rows.detections.size, -1)
     free = np.ones(rows.objects.size, dtype=np.bool_)
     for candidates in (same_DG, ~same_DG):
-        _take(np.where(candidates, iou_DG, 0.0), partner, free, iou=iou)
-    return partner
+        _match_free(np.where(candidates, iou_DG, 0.0), matches, free, iou=iou)
+    return matches
 
 
-def _take(iou_DG: Numbers, partner: Integers, free: Flags, *, iou: float) -> None:  # noqa: N803
-    """Give each detection without an object, best first, the free one that it overlaps most."""
-    for detection in np.flatnonzero((iou_DG >= iou).any(axis=1) & (partner < 0)):
-        left = np.where(free, iou_DG[detection], 0.0)
-        best = int(left.argmax())
-        if left[best] >= iou:
-            partner[detection] = best
+def _match_free(iou_DG: Numbers, matches: Integers, free: Flags, *, iou: float) -> None:  # noqa: N803
+    """Match each unmatched detection, best first, to the free object with the highest IoU."""
+    for detection in np.flatnonzero((iou_DG >= iou).any(axis=1) & (matches < 0)):
+        candidates = np.where(free, iou_DG[detection], 0.0)
+        best = int(candidates.argmax())
+        if candidates[best] >= iou:
+            matches[detection] = best
             free[best] = False

@@ -1,4 +1,4 @@
-"""What an evaluation wrote, read back and checked."""
+"""Read the files of an evaluation and check them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from typing import Any
 
 import msgspec
 
-from backbone.io.provenance import fingerprint_file
+from detection.data.coco import GroundTruth
 from detection.data.columns import read_bytes
 from detection.evaluation.metrics import FIGURES, TABLES, CocoMetrics
-from detection.evaluation.report import ReportOptions, describe_settings, evaluate, tallies
-from detection.evaluation.tables import CocoTruth, FoundTable
+from detection.evaluation.report import (
+    ReportOptions,
+    analyze_detections,
+    describe_settings,
+    tallies,
+)
+from detection.evaluation.tables import DetectionTable
 
 
 class ErrorRecord(msgspec.Struct):
@@ -24,7 +29,7 @@ class ErrorRecord(msgspec.Struct):
 
 
 class ImageTallies(msgspec.Struct):
-    """``images.json``: columns with a row per image."""
+    """``images.json``: columns with one row per image."""
 
     score_threshold: float
     ids: list[int]
@@ -36,7 +41,7 @@ class ImageTallies(msgspec.Struct):
     def __post_init__(self) -> None:
         columns = (self.ids, self.names, self.right, self.false, self.missed)
         if len({len(column) for column in columns}) > 1:
-            raise ValueError("its columns are not equally long")
+            raise ValueError("its columns differ in length")
 
 
 _Metrics = msgspec.defstruct(
@@ -47,12 +52,12 @@ _Metrics = msgspec.defstruct(
         ("settings", dict[str, Any], msgspec.field(default_factory=dict)),
     ],
 )
-"""``metrics.json``; a training's has no settings."""
+"""``metrics.json``; that of a training has no settings."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Recorded:
-    """An evaluation as its files tell it."""
+class StoredEvaluation:
+    """The metrics, settings and errors that an evaluation wrote."""
 
     path: Path
     """``metrics.json``."""
@@ -62,24 +67,24 @@ class Recorded:
     images: ImageTallies | None
 
     @classmethod
-    def load(cls, path: str | Path, *, truth: CocoTruth | None = None) -> Recorded:
-        """Read what an evaluation wrote.
+    def load(cls, path: str | Path, *, truth: GroundTruth | None = None) -> StoredEvaluation:
+        """Read the files of an evaluation.
 
         Args:
-            path: its folder, or the ``metrics.json`` in it.
-            truth: what its ``results.json`` is to be compared with, if it has no
-                ``error_kinds.json``, as a training's has not.
+            path: folder of the evaluation, or its ``metrics.json``.
+            truth: ground truth for its ``results.json``, to compute what it lacks: a training
+                writes no ``error_kinds.json`` and ``images.json``.
 
         Raises:
             FileNotFoundError: if there is no evaluation.
-            ValueError: if a file is damaged, of something else, or of other annotations than
-                ``truth``.
+            ValueError: if a file is damaged, has another form, or was scored on other
+                annotations than ``truth``.
         """
         path = Path(path)
         path = path / "metrics.json" if path.is_dir() else path
         record = _read(path, _Metrics)
         scored_on = record.settings.get("annotations_sha256")
-        if truth is not None and scored_on and scored_on != fingerprint_file(truth.path):
+        if truth is not None and scored_on and scored_on != truth.fingerprint:
             raise ValueError(f"{path} was scored on other annotations than {truth.path}")
         metrics = CocoMetrics.from_dict(msgspec.structs.asdict(record))
         errors, images = path.with_name("error_kinds.json"), path.with_name("images.json")
@@ -93,17 +98,19 @@ class Recorded:
                 _read(images, ImageTallies),
             )
         if truth is not None and results.is_file():
-            return cls._computed(path, FoundTable.load(results, truth=truth), truth)
+            return cls._computed(path, DetectionTable.load(results, truth), truth)
         return cls(path, metrics, record.settings, None, None)
 
     @classmethod
-    def _computed(cls, path: Path, found: FoundTable, truth: CocoTruth) -> Recorded:
-        images, options = truth.places_of(None), ReportOptions()
-        result = evaluate(truth, found, images=images, options=options)
+    def _computed(
+        cls, path: Path, detections: DetectionTable, truth: GroundTruth
+    ) -> StoredEvaluation:
+        images, options = truth.indices_of(None), ReportOptions()
+        result = analyze_detections(truth, detections, images=images, options=options)
         return cls(
             path,
             result.metrics,
-            describe_settings(truth, found, images, options),
+            describe_settings(truth, detections, images, options),
             msgspec.convert(result.errors.to_dict(), ErrorRecord),
             msgspec.convert(tallies(truth, result.confusion), ImageTallies),
         )
@@ -115,6 +122,4 @@ def _read(path: Path, kind: type[Any]) -> Any:
         return msgspec.json.decode(contents, type=kind)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())
-        raise ValueError(
-            f"{path} is not what an evaluation of detections writes: {text}"
-        ) from error
+        raise ValueError(f"{path} is not a file of an evaluation of detections: {text}") from error

@@ -1,8 +1,8 @@
-"""How often the surest box is on the object: single-object localization.
+"""Single-object localization accuracy (ILSVRC top-1 and top-5).
 
-ILSVRC's localization task (Russakovsky et al. 2015, section 4.2) counts an image as right if the
-box overlaps an object of the named category by more than 0.5. It looks at five guesses per image;
-with one guess the figure is stricter. Both are given here, each also without regard to categories.
+ILSVRC's localization task (Russakovsky et al. 2015, section 4.2) counts an image as right if a box
+overlaps an object of its category with an IoU above 0.5. It takes five guesses per image; with one
+guess the accuracy is stricter. Both are computed here, each also without regard to categories.
 """
 
 from __future__ import annotations
@@ -12,77 +12,79 @@ from typing import Any
 
 import numpy as np
 
+from detection.data.coco import GroundTruth
 from detection.data.columns import Integers
-from detection.evaluation.tables import CocoTruth, FoundTable, each_image, overlaps
+from detection.evaluation.tables import DetectionTable, iterate_images, pairwise_iou
 
 MIN_IOU = 0.5
 """A box must overlap by more."""
-GUESSES = 5
-"""Of ILSVRC."""
+NUM_GUESSES = 5
+"""Guesses per image in ILSVRC."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalizationMetrics:
-    """Shares of the images that have an object, in percent; None without such images.
+    """Percentage of the images with an object that are right; None without such images.
 
-    Where an image has several objects, one that is found is enough. Crowds are not objects, and an
-    image without detections is wrong.
+    In an image with several objects, one that is localized is enough. Crowds are not objects, and
+    an image without detections is wrong.
     """
 
     num_images: int
     """Images with an object."""
     top1: float | None
-    """The surest box overlaps an object of its category by more than 0.5."""
+    """The highest-scoring box has an IoU above 0.5 with an object of its category."""
     top1_any_class: float | None
-    """The surest box overlaps an object of any category so."""
+    """The highest-scoring box has an IoU above 0.5 with an object of any category."""
     top1_class: float | None
-    """The surest box's category is in the image, wherever the box is."""
+    """The category of the highest-scoring box is in the image, whatever the box."""
     top5: float | None
-    """One of the five surest boxes overlaps an object of its category so: ILSVRC's own."""
+    """One of the five highest-scoring boxes has an IoU above 0.5 with an object of its category:
+    ILSVRC's own metric."""
     top5_any_class: float | None
+    """The same with an object of any category."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the members as JSON's types."""
+        """Return the fields as JSON types."""
         return asdict(self)
 
 
 def measure_localization(
-    truth: CocoTruth, found: FoundTable, *, images: Integers
+    truth: GroundTruth, detections: DetectionTable, *, images: Integers
 ) -> LocalizationMetrics:
-    """Count the images in which the surest boxes are on an object.
+    """Compute the localization accuracy.
 
     Args:
         truth: the objects.
-        found: the detections.
-        images: places of the images to look at; those without objects are left out.
+        detections: the detections.
+        images: indices of the images to look at; those without objects are left out.
     """
-    rights = []
-    for rows in each_image(truth, found, images, max_found=GUESSES):
+    right = []
+    for rows in iterate_images(truth, detections, images, max_detections=NUM_GUESSES):
         if not rows.objects.size:
             continue
         # D detections, G objects
-        boxes_D1 = found.boxes[rows.found][:, None]
-        on_DG = overlaps(boxes_D1, truth.boxes[rows.objects], np.array(False)) > MIN_IOU
-        same_DG = found.labels[rows.found][:, None] == truth.labels[rows.objects]
+        iou_DG, same_DG = pairwise_iou(truth, detections, rows)
+        on_DG = iou_DG > MIN_IOU
         right_DG = on_DG & same_DG
-        rights.append(
+        right.append(
             (right_DG[:1].any(), on_DG[:1].any(), same_DG[:1].any(), right_DG.any(), on_DG.any())
         )
-    if not rights:
+    if not right:
         return LocalizationMetrics(0, None, None, None, None, None)
-    return LocalizationMetrics(len(rights), *(100 * np.mean(rights, axis=0)).tolist())
+    return LocalizationMetrics(len(right), *(100 * np.mean(right, axis=0)).tolist())
 
 
 def describe_localization(metrics: LocalizationMetrics) -> str:
-    """Say the figures in a few lines, in percent."""
+    """Format the metrics in three lines, in percent."""
 
-    def say(value: float | None) -> str:
+    def percent(value: float | None) -> str:
         return "n/a" if value is None else f"{value:.1f}"
 
     return (
         f"images with an object {metrics.num_images}\n"
-        f"surest box on an object of its class {say(metrics.top1)}  of any class "
-        f"{say(metrics.top1_any_class)}  right class {say(metrics.top1_class)}\n"
-        f"one of five on an object of its class {say(metrics.top5)}  of any class "
-        f"{say(metrics.top5_any_class)}"
+        f"top-1 localization {percent(metrics.top1)}  of any class "
+        f"{percent(metrics.top1_any_class)}  class accuracy {percent(metrics.top1_class)}\n"
+        f"top-5 localization {percent(metrics.top5)}  of any class "
+        f"{percent(metrics.top5_any_class)}"
     )

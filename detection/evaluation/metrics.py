@@ -1,4 +1,4 @@
-"""COCO's box metrics, as ``pycocotools`` computes them, by either of two backends."""
+"""COCO box metrics, equal to those of ``pycocotools`` with either backend."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from detection.config import EVALUATION_BACKENDS
+from detection.data.coco import GroundTruth
 from detection.data.columns import Numbers
 from detection.evaluation.coco_eval import (
     AREAS,
@@ -19,13 +20,13 @@ from detection.evaluation.coco_eval import (
     CocoArrays,
     compute_arrays,
 )
-from detection.evaluation.tables import CocoTruth, FoundTable, found_of
+from detection.evaluation.tables import DetectionTable, as_detection_table
 from detection.structures import Detections
 
 
 @dataclass(frozen=True, slots=True)
 class CocoMetrics:
-    """COCO box metrics in percent, 0 to 100; NaN where COCO could not compute one."""
+    """COCO box metrics in percent, 0 to 100; NaN where one is undefined."""
 
     ap: float
     """Mean over IoU 0.50:0.05:0.95, at most 100 detections per image."""
@@ -46,18 +47,20 @@ class CocoMetrics:
     ar_100: float
     """With 100 detections per image."""
     ar_small: float
+    """With 100 detections per image, of objects as in ``ap_small``."""
     ar_medium: float
     ar_large: float
     per_class: Mapping[str, float] = field(default_factory=dict)
     """Name of a category -> its AP."""
     per_class_ap50: Mapping[str, float] = field(default_factory=dict)
+    """Name of a category -> its AP50."""
     per_class_ar: Mapping[str, float] = field(default_factory=dict)
-    """With 100 detections per image."""
+    """Name of a category -> its recall with 100 detections per image."""
     per_iou: Mapping[str, float] = field(default_factory=dict)
     """IoU as 0.50, 0.55, ... 0.95 -> AP there."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the metrics as JSON's types; None stands for NaN."""
+        """Return the metrics as JSON types; None stands for NaN."""
         values = {name: _none_if_nan(getattr(self, name)) for name in FIGURES}
         tables = {
             table: {name: _none_if_nan(value) for name, value in getattr(self, table).items()}
@@ -67,7 +70,7 @@ class CocoMetrics:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CocoMetrics:
-        """Return the metrics that ``to_dict`` gave, from a dict that may hold more.
+        """Read what ``to_dict`` returned from a dict that may hold more.
 
         Older files have no table but ``per_class``.
         """
@@ -83,9 +86,9 @@ FIGURES = tuple(f.name for f in fields(CocoMetrics) if f.name not in TABLES)
 """The twelve figures, in the order of COCO's own summary."""
 
 
-def evaluate_coco(
-    truth: str | Path | CocoTruth,
-    results: Sequence[Mapping[str, Any]] | FoundTable,
+def compute_coco_metrics(
+    truth: str | Path | GroundTruth,
+    results: Sequence[Mapping[str, Any]] | DetectionTable,
     *,
     image_ids: Sequence[int] | None = None,
     backend: str = EVALUATION_BACKENDS[0],
@@ -93,35 +96,36 @@ def evaluate_coco(
     """Compute COCO's metrics of detections.
 
     Args:
-        truth: COCO JSON with the truth, to be read now or read already.
-        results: detections in COCO's results format, or read already.
+        truth: the ground truth, or a COCO JSON to read.
+        results: detections in COCO's results format, or as a table.
         image_ids: evaluate these images only.
-        backend: ``faster-coco-eval`` or ``pycocotools``; the figures are the same.
+        backend: ``hotcoco`` or ``pycocotools``; the metrics are equal.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is not COCO JSON or lacks one of ``image_ids``; as
-            ``FoundTable.read`` does; or if there is no such backend.
+            ``DetectionTable.from_results`` does; or if there is no such backend.
     """
-    if not isinstance(truth, CocoTruth):
-        truth = CocoTruth.load(truth)
-    found = found_of(truth, results, "results")
-    images = truth.places_of(image_ids)
-    return summarize(compute_arrays(truth, found, images=images, backend=backend), truth)
+    if not isinstance(truth, GroundTruth):
+        truth = GroundTruth.load(truth)
+    detections = as_detection_table(results, truth)
+    images = truth.indices_of(image_ids)
+    return summarize(compute_arrays(truth, detections, images=images, backend=backend), truth)
 
 
-def summarize(arrays: CocoArrays, truth: CocoTruth) -> CocoMetrics:
-    """Take COCO's means of precision and recall."""
+def summarize(arrays: CocoArrays, truth: GroundTruth) -> CocoMetrics:
+    """Compute COCO's means of precision and recall."""
     # T IoU thresholds, R recalls, K categories: any area, at most 100 detections
     precision_TRK, recall_TK = arrays.precision[..., 0], arrays.recall[..., 0, -1]
-    area_of = {name: place for place, name in enumerate(AREAS)}
+    area_index = {name: index for index, name in enumerate(AREAS)}
+    sizes = ("small", "medium", "large")
     figures = {
         "ap": precision_TRK,
         "ap50": precision_TRK[_at_iou(0.5)],
         "ap75": precision_TRK[_at_iou(0.75)],
-        **{f"ap_{a}": arrays.precision[..., area_of[a]] for a in ("small", "medium", "large")},
-        **{f"ar_{n}": arrays.recall[..., 0, place] for place, n in enumerate(MAX_DETECTIONS)},
-        **{f"ar_{a}": arrays.recall[..., area_of[a], -1] for a in ("small", "medium", "large")},
+        **{f"ap_{size}": arrays.precision[..., area_index[size]] for size in sizes},
+        **{f"ar_{n}": arrays.recall[..., 0, index] for index, n in enumerate(MAX_DETECTIONS)},
+        **{f"ar_{size}": arrays.recall[..., area_index[size], -1] for size in sizes},
     }
     tables = {
         "per_class": (truth.class_names, np.moveaxis(precision_TRK, 2, 0)),
@@ -142,7 +146,7 @@ def to_coco_results(
 
     Args:
         image_ids: COCO's id of each image.
-        detections: of each image, boxes in the pixels of the original image.
+        detections: detections of each image, boxes in the pixels of the original image.
         category_ids: COCO's category ids by label.
 
     Returns:
@@ -150,12 +154,12 @@ def to_coco_results(
         each detection.
     """
     results = []
-    for image_id, found in zip(image_ids, detections, strict=True):
-        boxes = found.boxes.detach().cpu().double()
+    for image_id, of_image in zip(image_ids, detections, strict=True):
+        boxes = of_image.boxes.detach().cpu().double()
         xywh = boxes.clone()
         xywh[:, 2:] -= boxes[:, :2]
         for box, score, label in zip(
-            xywh.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
+            xywh.tolist(), of_image.scores.tolist(), of_image.labels.tolist(), strict=True
         ):
             results.append(
                 {
@@ -173,7 +177,7 @@ def _at_iou(threshold: float) -> int:
 
 
 def _percent_mean(values: Numbers) -> float:
-    """Return the mean in percent; -1 is COCO's word for nothing to find."""
+    """Return the mean in percent without the values of -1, by which COCO marks undefined ones."""
     valid = values[values > -1]
     return 100 * float(valid.mean()) if valid.size else math.nan
 

@@ -1,4 +1,4 @@
-"""An evaluation in pictures: precision by recall, confusion, and what errors cost."""
+"""Plots of an evaluation: precision-recall curves, confusion matrix, and TIDE errors."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from backbone.io.files import replacing
-from detection.data.columns import Numbers
+from detection.data.coco import GroundTruth
+from detection.data.columns import Integers, Numbers
 from detection.evaluation.coco_eval import IOU_THRESHOLDS, RECALLS, CocoArrays
 from detection.evaluation.confusion import BACKGROUND, Confusion
-from detection.evaluation.tables import CocoTruth
-from detection.evaluation.tide import ErrorKinds
+from detection.evaluation.tide import TideErrors
 
 CURVES = {"IoU 0.50": "#1f6fb4", "IoU 0.75": "#d9822b", "IoU 0.50:0.95": "#3d8f4f"}
 MAX_CLASSES = 100
-"""More do not fit on a picture; those with the most objects are drawn."""
+"""Maximum number of categories in a plot; those with the most objects are drawn."""
 DPI = 110
 
 
 def draw_curves(arrays: CocoArrays, path: Path) -> None:
-    """Draw precision by recall, the mean over categories that have objects."""
+    """Draw the precision-recall curves averaged over the categories with objects."""
     figure = Figure(figsize=(6.2, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
@@ -39,15 +39,15 @@ def draw_curves(arrays: CocoArrays, path: Path) -> None:
     _save(figure, path)
 
 
-def draw_class_curves(arrays: CocoArrays, truth: CocoTruth, path: Path) -> None:
-    """Draw precision by recall of each category in a small plot of its own, with its AP."""
+def draw_class_curves(arrays: CocoArrays, truth: GroundTruth, path: Path) -> None:
+    """Draw the precision-recall curves of each category in a plot of its own, with its AP."""
     chosen = _most_frequent(truth)
     columns = min(max(round(np.sqrt(1.4 * chosen.size)), 2), 10)
     rows = -(-chosen.size // columns)
     width, height = 1.75 * columns + 0.5, 1.65 * rows + 1.1
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    # Placed by hand: matplotlib's own layout takes ten seconds for eighty plots.
+    # Explicit margins: constrained layout takes ten seconds for eighty plots.
     margins = {"left": 0.35 / width, "right": 1 - 0.15 / width}
     margins |= {"bottom": 0.65 / height, "top": 1 - 0.7 / height}
     grid = figure.subplots(
@@ -77,8 +77,8 @@ def draw_class_curves(arrays: CocoArrays, truth: CocoTruth, path: Path) -> None:
     _save(figure, path)
 
 
-def _most_frequent(truth: CocoTruth) -> Numbers:
-    """Return labels, at most as many as can be drawn, in ascending order."""
+def _most_frequent(truth: GroundTruth) -> Integers:
+    """Return the labels of the most frequent categories, in ascending order."""
     num_objects = np.bincount(truth.labels, minlength=len(truth.class_names))
     return np.sort(np.argsort(-num_objects, kind="stable")[:MAX_CLASSES])
 
@@ -105,9 +105,9 @@ def _frame(axis: Axes, *, num_ticks: int) -> None:
 
 
 def draw_confusion(confusion: Confusion, path: Path) -> None:
-    """Draw what share of each category's objects was detected as what.
+    """Draw the fraction of each category's objects that was detected as each category.
 
-    The last row holds, for detections of nothing, their share in all such detections.
+    The last row holds the fractions of each category among the detections without an object.
     """
     names, matrix = _confusion_of_most(confusion)
     num = len(names)
@@ -118,9 +118,9 @@ def draw_confusion(confusion: Confusion, path: Path) -> None:
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     totals = matrix.sum(axis=1, keepdims=True)
-    shares = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0)
-    # Rare confusions among many categories would be white on a straight scale.
-    image = axis.imshow(shares, norm=PowerNorm(0.5, vmin=0, vmax=1), cmap="Blues")
+    fractions = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0)
+    # A linear scale would show rare confusions as white.
+    image = axis.imshow(fractions, norm=PowerNorm(0.5, vmin=0, vmax=1), cmap="Blues")
     axis.set_xticks(range(num), labels, rotation=90, fontsize=size, parse_math=False)
     axis.set_yticks(range(num), labels, fontsize=size, parse_math=False)
     axis.set_xticks(np.arange(num + 1) - 0.5, minor=True)
@@ -128,21 +128,21 @@ def draw_confusion(confusion: Confusion, path: Path) -> None:
     axis.grid(which="minor", color="#d5d5d5", linewidth=0.4)
     axis.tick_params(which="minor", length=0)
     if num <= 25:
-        _write_numbers(axis, matrix, shares)
+        _write_numbers(axis, matrix, fractions)
     axis.axhline(num - 1.5, color="#444", linewidth=1)
     axis.axvline(num - 1.5, color="#444", linewidth=1)
     axis.set(xlabel="detected as", ylabel="object")
     axis.set_title(
-        f"Detections with score from {confusion.score_threshold:g} and IoU from {confusion.iou:g}",
+        f"Score of at least {confusion.score_threshold:g}, IoU of at least {confusion.iou:g}",
         fontsize=10,
     )
     bar = figure.colorbar(image, ax=axis, shrink=0.5, pad=0.01)
-    bar.set_label("share of the row")
+    bar.set_label("fraction of the row")
     _save(figure, path)
 
 
 def _confusion_of_most(confusion: Confusion) -> tuple[list[str], Numbers]:
-    """Return names and counts of the categories that can be drawn, background last."""
+    """Return names and counts of the most frequent categories, background last."""
     order = np.argsort(-confusion.counts[:-1].sum(axis=1), kind="stable")[:MAX_CLASSES]
     chosen = [*np.sort(order).tolist(), len(confusion.class_names)]
     names = [*confusion.class_names, BACKGROUND]
@@ -150,17 +150,17 @@ def _confusion_of_most(confusion: Confusion) -> tuple[list[str], Numbers]:
     return [names[i] for i in chosen], matrix
 
 
-def _write_numbers(axis: Axes, matrix: Numbers, shares: Numbers) -> None:
+def _write_numbers(axis: Axes, matrix: Numbers, fractions: Numbers) -> None:
     for row, column in zip(*np.nonzero(matrix), strict=True):
         axis.text(
             column, row, f"{matrix[row, column]:.0f}",
             ha="center", va="center", fontsize=6.5,
-            color="white" if shares[row, column] > 0.35 else "#222",
+            color="white" if fractions[row, column] > 0.35 else "#222",
         )  # fmt: skip
 
 
-def draw_error_kinds(errors: ErrorKinds, path: Path) -> None:
-    """Draw how many points of AP50 mending each kind of error would bring."""
+def draw_tide(errors: TideErrors, path: Path) -> None:
+    """Draw the points of AP50 gained by fixing each type of error."""
     figure = Figure(figsize=(7.4, 4.0), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
@@ -175,8 +175,8 @@ def draw_error_kinds(errors: ErrorKinds, path: Path) -> None:
     ]
     axis.bar_label(bars, texts, padding=4, fontsize=9)
     axis.set_xlim(0, max(*gains, 1) * 1.18)
-    axis.set_xlabel("points of AP50 that mending it alone would bring (number of errors)")
-    axis.set_title(f"Kinds of error at AP50 {errors.ap50:.1f}", fontsize=10)
+    axis.set_xlabel("points of AP50 gained by fixing this type alone (number of errors)")
+    axis.set_title(f"Error types at AP50 {errors.ap50:.1f}", fontsize=10)
     axis.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
 
@@ -188,6 +188,6 @@ def _short(name: str, limit: int) -> str:
 
 def _save(figure: Figure, path: Path) -> None:
     with replacing(path) as temporary, warnings.catch_warnings():
-        # Names in scripts that the font lacks are drawn as boxes; the page has them in full.
+        # Characters that the font lacks are drawn as boxes; the HTML page has the full names.
         warnings.filterwarnings("ignore", message=".*missing from font", category=UserWarning)
         figure.savefig(temporary, dpi=DPI, format="png")

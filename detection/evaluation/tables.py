@@ -1,7 +1,7 @@
-"""Truth and detections of a whole data set as columns, for everything that compares the two.
+"""Detections of a whole dataset as columns, and box overlaps with the ground truth.
 
-A row per object or detection; images and categories are places in ascending lists of ids, so that
-any ids will do. Half a million detections take 30 MB where a list of dicts takes 400.
+Images and categories are indices into ascending lists of ids, so that any ids will do. Half a
+million detections take 30 MB where a list of dicts takes 400.
 """
 
 from __future__ import annotations
@@ -9,175 +9,102 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
+from msgspec import UNSET
 
-from detection.data.coco import coco_tables, read_coco
-from detection.data.columns import Integers, Numbers, Records, parse_json, read_bytes
-
-Flags = NDArray[np.bool_]
-MAX_COORDINATE = 1e9
-"""Boxes reach no further, in pixels; products of larger numbers would not be finite."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CocoTruth:
-    """The objects of a COCO JSON, in the order of the file.
-
-    They are taken as they stand there, so that the figures are those of anybody else's evaluation
-    on it. An area that is missing is the box's.
-    """
-
-    path: Path
-    image_ids: Integers
-    """(I,) ascending."""
-    image_names: tuple[str, ...]
-    """(I,) file names; the id where there is none."""
-    category_ids: Integers
-    """(K,) ascending."""
-    class_names: tuple[str, ...]
-    """(K,) of the categories."""
-    images: Integers
-    """(N,) 0 to I - 1."""
-    labels: Integers
-    """(N,) 0 to K - 1."""
-    boxes: Numbers
-    """(N, 4) xywh in pixels."""
-    areas: Numbers
-    """(N,) square pixels."""
-    crowd: Flags
-    """(N,) whether a box surrounds a crowd and not one object."""
-
-    @classmethod
-    def load(cls, path: str | Path) -> CocoTruth:
-        """Read a file.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if the file is not COCO JSON or contradicts itself; the message names the
-                file, the record and the value.
-        """
-        data, _ = read_coco(path)
-        return cls.read(path, data)
-
-    @classmethod
-    def read(cls, path: str | Path, data: object) -> CocoTruth:
-        """Take what a file holds; see ``load``."""
-        tables = coco_tables(path, data)
-        image_ids, categories = tables["image"].unique("id"), tables["category"]
-        category_ids, names = categories.unique("id"), categories.distinct_texts("name")
-        image_order, category_order = np.argsort(image_ids), np.argsort(category_ids)
-        records = tables["annotation"]
-        boxes = _boxes(records)
-        image_rows = tables["image"].rows
-        return cls(
-            path=Path(path),
-            image_ids=image_ids[image_order],
-            image_names=tuple(
-                _printable(image_rows[i].get("file_name") or image_ids[i]) for i in image_order
-            ),
-            category_ids=category_ids[category_order],
-            class_names=tuple(names[i] for i in category_order),
-            images=records.places("image_id", image_ids[image_order]),
-            labels=records.places("category_id", category_ids[category_order]),
-            boxes=boxes,
-            areas=records.numbers("area", otherwise=boxes[:, 2] * boxes[:, 3]),
-            crowd=records.flags("iscrowd"),
-        )
-
-    def places_of(self, image_ids: Sequence[int] | None) -> Integers:
-        """Return the places of images, ascending; of all for None.
-
-        Raises:
-            ValueError: if one of the images is not in the file.
-        """
-        if image_ids is None:
-            return np.arange(self.image_ids.size)
-        wanted = np.unique(np.array(image_ids, dtype=np.int64))
-        missing = np.setdiff1d(wanted, self.image_ids)
-        if missing.size:
-            raise ValueError(f"{self.path} has no image with id {missing[0]}")
-        return np.searchsorted(self.image_ids, wanted)
+from detection.data.coco import GroundTruth, require_finite_products
+from detection.data.columns import (
+    Box,
+    Flags,
+    Integers,
+    Numbers,
+    Records,
+    Whole,
+    convert,
+    parse_json,
+    read_bytes,
+)
 
 
-class _ResultRow(TypedDict, total=False):
-    """What is read of a detection; others may bring outlines."""
+class _ResultRow(msgspec.Struct, gc=False):
+    """An element of a COCO results file; others may bring outlines."""
 
-    id: Any
-    image_id: Any
-    category_id: Any
-    bbox: Any
-    score: Any
+    image_id: Whole
+    category_id: Whole
+    bbox: Box
+    score: float
+    id: Any = UNSET
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FoundTable:
-    """Detections, in the order in which they were given."""
+class DetectionTable:
+    """Detections as columns, in the order of their results file."""
 
-    images: Integers
-    """(N,) places in the truth's images."""
+    image_indices: Integers
+    """(N,) indices into the images of the ground truth."""
     labels: Integers
-    """(N,) places in the truth's categories."""
+    """(N,) indices into the categories of the ground truth."""
     boxes: Numbers
     """(N, 4) xywh in pixels."""
     scores: Numbers
-    """(N,) finite; the higher, the surer."""
+    """(N,) finite; higher is more confident."""
 
     @classmethod
-    def read(
-        cls,
-        results: object,
-        *,
-        image_ids: Integers,
-        category_ids: Integers,
-        source: str | Path = "results",
-    ) -> FoundTable:
-        """Take detections in COCO's results format.
+    def from_results(
+        cls, results: object, truth: GroundTruth, *, source: str | Path = "results"
+    ) -> DetectionTable:
+        """Check detections in COCO's results format.
 
         Args:
-            results: what a results file holds.
-            image_ids: (I,) those of the truth, ascending.
-            category_ids: (K,) likewise.
+            results: a list of dicts with ``image_id``, ``category_id``, ``bbox`` and ``score``;
+                NumPy numbers will do.
+            truth: the ground truth whose images and categories they refer to.
             source: the file, for messages.
 
         Raises:
             ValueError: if they are not a list of objects; if one lacks a key, has a box that is not
                 four finite numbers or has a negative size, or a score that is not a finite number;
-                or is of an image or a category that the truth does not have.
+                or is of an image or a category that the ground truth does not have.
         """
-        records = Records(source, "detection", results)
-        images = records.places("image_id", image_ids)
-        labels = records.places("category_id", category_ids)
-        boxes = _boxes(records)
-        negative = np.any(boxes[:, 2:] < 0, axis=1)
-        if negative.any():
-            at = int(negative.argmax())
-            records.refuse(at, f"has bbox {records.rows[at]['bbox']} of negative width or height")
-        return cls(images, labels, boxes, records.numbers("score"))
+        rows = convert(results, list[_ResultRow], source=source, name="detection")
+        return cls._check(rows, truth, source)
 
     @classmethod
-    def load(cls, path: str | Path, *, truth: CocoTruth) -> FoundTable:
-        """Read a results file of any program.
+    def load(cls, path: str | Path, truth: GroundTruth) -> DetectionTable:
+        """Read a file in COCO's results format, written by any program.
 
         Args:
-            path: JSON in COCO's results format.
-            truth: what it will be compared with.
+            path: the JSON file.
+            truth: the ground truth whose images and categories it refers to.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is not JSON, and as ``read`` does.
+            ValueError: if it is not JSON, and as ``from_results`` does.
         """
         contents = read_bytes(path)
         try:
-            results = msgspec.json.decode(contents, type=list[_ResultRow])
-        except (msgspec.DecodeError, RecursionError):
-            results = parse_json(path, contents)  # for a message that says what it has
-        return cls.read(
-            results, image_ids=truth.image_ids, category_ids=truth.category_ids, source=path
-        )
+            rows = msgspec.json.decode(contents, type=list[_ResultRow])
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return cls.from_results(parse_json(path, contents), truth, source=path)
+        return cls._check(rows, truth, path)
+
+    @classmethod
+    def _check(
+        cls, rows: list[_ResultRow], truth: GroundTruth, source: str | Path
+    ) -> DetectionTable:
+        records = Records(source, "detection", rows)
+        image_indices = records.indices("image_id", truth.image_ids)
+        labels = records.indices("category_id", truth.category_ids)
+        boxes = records.boxes("bbox")
+        require_finite_products(records, boxes)
+        negative = np.any(boxes[:, 2:] < 0, axis=1)
+        if negative.any():
+            index = int(negative.argmax())
+            records.refuse(index, f"has bbox {boxes[index].tolist()} of negative width or height")
+        return cls(image_indices, labels, boxes, records.numbers("score"))
 
     @property
     def areas(self) -> Numbers:
@@ -187,105 +114,109 @@ class FoundTable:
     def __len__(self) -> int:
         return self.scores.size
 
-    def take(self, rows: Integers | Flags) -> FoundTable:
-        """Return some rows, in the order asked for."""
-        return FoundTable(*(getattr(self, f.name)[rows] for f in fields(self)))
+    def take(self, rows: Integers | Flags) -> DetectionTable:
+        """Return some rows, in the given order."""
+        return DetectionTable(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
-def found_of(
-    truth: CocoTruth, results: Sequence[Mapping[str, Any]] | FoundTable, source: str | Path
-) -> FoundTable:
-    """Return detections as a table that fits the truth; see ``FoundTable.read``."""
-    if isinstance(results, FoundTable):
+def as_detection_table(
+    results: Sequence[Mapping[str, Any]] | DetectionTable,
+    truth: GroundTruth,
+    *,
+    source: str | Path = "results",
+) -> DetectionTable:
+    """Return detections as a table; see ``DetectionTable.from_results``."""
+    if isinstance(results, DetectionTable):
         return results
-    return FoundTable.read(
-        results if isinstance(results, list) else list(results),
-        image_ids=truth.image_ids,
-        category_ids=truth.category_ids,
-        source=source,
-    )
+    rows = results if isinstance(results, list) else list(results)
+    return DetectionTable.from_results(rows, truth, source=source)
 
 
-def overlaps(found: Numbers, truth: Numbers, crowd: Flags) -> Numbers:
-    """Return how far boxes overlap, as COCO has it, step by step in the order of its own code.
+def box_iou(boxes: Numbers, truth: Numbers, crowd: Flags) -> Numbers:
+    """Compute the IoU of xywh boxes with COCO's own operations, in COCO's own order.
 
     Args:
-        found: (..., 4) xywh of detections.
-        truth: (..., 4) of objects, which goes with ``found`` by numpy's broadcasting.
-        crowd: (...) where an object is a crowd, the detection's own area takes the union's place.
+        boxes: (..., 4) xywh of detections.
+        truth: (..., 4) xywh of objects; broadcasts with ``boxes``.
+        crowd: (...) whether an object is a crowd: the union is then the detection's own area.
 
     Returns:
-        (...) intersection over union, 0 to 1.
+        (...) intersection over union, 0 to 1; 0 where both areas are 0.
     """
-    left = np.maximum(found[..., 0], truth[..., 0])
-    top = np.maximum(found[..., 1], truth[..., 1])
-    right = np.minimum(found[..., 2] + found[..., 0], truth[..., 2] + truth[..., 0])
-    bottom = np.minimum(found[..., 3] + found[..., 1], truth[..., 3] + truth[..., 1])
+    left = np.maximum(boxes[..., 0], truth[..., 0])
+    top = np.maximum(boxes[..., 1], truth[..., 1])
+    right = np.minimum(boxes[..., 2] + boxes[..., 0], truth[..., 2] + truth[..., 0])
+    bottom = np.minimum(boxes[..., 3] + boxes[..., 1], truth[..., 3] + truth[..., 1])
     width, height = right - left, bottom - top
-    shared = np.where((width > 0) & (height > 0), width * height, 0.0)
-    area = found[..., 2] * found[..., 3]
-    union = np.where(crowd, area, area + truth[..., 2] * truth[..., 3] - shared)
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-
-
-def _printable(name: object) -> str:
-    """Return any value as text that can be written; nothing but messages depends on it."""
-    return str(name).encode("utf-8", "backslashreplace").decode()
-
-
-def _boxes(records: Records) -> Numbers:
-    boxes = records.boxes("bbox")
-    far = np.any(np.abs(boxes) > MAX_COORDINATE, axis=1)
-    if far.any():
-        at = int(far.argmax())
-        records.refuse(
-            at, f"has bbox {boxes[at].tolist()}; no number may pass {MAX_COORDINATE:.0e} pixels"
-        )
-    return boxes
+    intersection = np.where((width > 0) & (height > 0), width * height, 0.0)
+    area = boxes[..., 2] * boxes[..., 3]
+    union = np.where(crowd, area, area + truth[..., 2] * truth[..., 3] - intersection)
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageRows:
-    """What is in one image and what was found there, as rows of the two tables."""
+    """Objects and detections of one image, as rows of the two tables."""
 
     image: int
-    """Its place."""
+    """Index of the image."""
     objects: Integers
-    """Those that are no crowds."""
+    """(G,) objects that are not crowds."""
     crowds: Integers
-    found: Integers
-    """Best first; among equal scores the first given is first."""
+    detections: Integers
+    """(D,) by descending score; equal scores keep their order."""
 
 
-def each_image(
-    truth: CocoTruth, found: FoundTable, places: Integers, *, max_found: int
+def iterate_images(
+    truth: GroundTruth, detections: DetectionTable, images: Integers, *, max_detections: int
 ) -> Iterator[ImageRows]:
-    """Go through images, each with its objects and its best detections.
+    """Yield the objects and the highest-scoring detections of each image.
 
     Args:
         truth: the objects.
-        found: the detections.
-        places: of the images, in the order to go through.
-        max_found: detections per image; the best are taken.
+        detections: the detections.
+        images: indices of the images, in the order to go through.
+        max_detections: detections per image; those with the highest scores are taken.
     """
-    order = np.argsort(truth.images, kind="stable")
-    order_found = np.lexsort((-found.scores, found.images))
+    order = np.argsort(truth.image_indices, kind="stable")
+    detection_order = np.lexsort((-detections.scores, detections.image_indices))
     numbers = np.arange(truth.image_ids.size + 1)
-    bounds = np.searchsorted(truth.images[order], numbers)
-    bounds_found = np.searchsorted(found.images[order_found], numbers)
-    for image in places.tolist():
+    bounds = np.searchsorted(truth.image_indices[order], numbers)
+    detection_bounds = np.searchsorted(detections.image_indices[detection_order], numbers)
+    for image in images.tolist():
         rows = order[bounds[image] : bounds[image + 1]]
-        first, last = bounds_found[image], bounds_found[image + 1]
+        first, last = detection_bounds[image], detection_bounds[image + 1]
         crowd = truth.crowd[rows]
         yield ImageRows(
-            image, rows[~crowd], rows[crowd], order_found[first : min(last, first + max_found)]
+            image,
+            rows[~crowd],
+            rows[crowd],
+            detection_order[first : min(last, first + max_detections)],
         )
 
 
-def in_crowd(truth: CocoTruth, found: FoundTable, rows: ImageRows, *, iou: float) -> Flags:
-    """Return which of an image's detections lie in a crowd of their category, (D,)."""
+def in_crowd(
+    truth: GroundTruth, detections: DetectionTable, rows: ImageRows, *, iou: float
+) -> Flags:
+    """Return which detections of an image lie in a crowd of their category, (D,)."""
     if not rows.crowds.size:
-        return np.zeros(rows.found.size, dtype=np.bool_)
-    overlap = overlaps(found.boxes[rows.found][:, None], truth.boxes[rows.crowds], np.array(True))
-    same = found.labels[rows.found][:, None] == truth.labels[rows.crowds]
-    return (same & (overlap >= iou)).any(axis=1)
+        return np.zeros(rows.detections.size, dtype=np.bool_)
+    boxes = detections.boxes[rows.detections][:, None]
+    iou_of_crowds = box_iou(boxes, truth.boxes[rows.crowds], np.array(True))
+    same = detections.labels[rows.detections][:, None] == truth.labels[rows.crowds]
+    return (same & (iou_of_crowds >= iou)).any(axis=1)
+
+
+def pairwise_iou(
+    truth: GroundTruth, detections: DetectionTable, rows: ImageRows
+) -> tuple[Numbers, Flags]:
+    """Compare all detections of an image with all of its objects.
+
+    Returns:
+        (D, G) IoU, and (D, G) whether the categories are equal.
+    """
+    # D detections, G objects
+    boxes_D1 = detections.boxes[rows.detections][:, None]
+    iou_DG = box_iou(boxes_D1, truth.boxes[rows.objects], np.array(False))
+    same_DG = detections.labels[rows.detections][:, None] == truth.labels[rows.objects]
+    return iou_DG, same_DG

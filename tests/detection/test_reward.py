@@ -15,8 +15,7 @@ from detection.data.dataset import load_split
 from detection.engine.config import TrainDetectorConfig
 from detection.engine.train import train_detector
 from detection.engine.train_step import training_steps
-from detection.evaluation.metrics import evaluate_coco
-from detection.evaluation.tables import CocoTruth
+from detection.evaluation.metrics import compute_coco_metrics
 from detection.models.checkpoint import load_detector
 from detection.models.config import TorchvisionFasterRCNNConfig
 from detection.reward import DetectionReward, DetectionRewardConfig
@@ -269,7 +268,7 @@ def test_a_sample_is_the_same_every_time_and_evaluated_alone(config):
     assert set(one.image_ids) < set(val.image_ids)
     assert [one[i].image_id for i in range(3)] == one.image_ids
     assert one.num_objects == 6
-    truth = CocoTruth.load(val.annotations.path)
+    truth = val.annotations.ground_truth
     found = [
         {
             "image_id": image_id,
@@ -280,9 +279,9 @@ def test_a_sample_is_the_same_every_time_and_evaluated_alone(config):
         for image_id, example in zip(one.image_ids, (one[i] for i in range(3)), strict=True)
         for box, label in zip(example.target.boxes, example.target.labels, strict=True)
     ]
-    assert evaluate_coco(truth, found, image_ids=one.image_ids).ap == pytest.approx(100)
-    assert evaluate_coco(truth, found).ap < 80
-    assert evaluate_coco(truth, found) == evaluate_coco(truth.path, found)
+    assert compute_coco_metrics(truth, found, image_ids=one.image_ids).ap == pytest.approx(100)
+    assert compute_coco_metrics(truth, found).ap < 80
+    assert compute_coco_metrics(truth, found) == compute_coco_metrics(truth.path, found)
 
 
 def test_what_cannot_be_rewarded_is_one_sentence(config, data_root, tmp_path):

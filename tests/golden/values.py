@@ -21,10 +21,11 @@ from backbone.models.backbone import BackboneSpec, build_backbone
 from backbone.profile.complexity import measure_cost
 from backbone.training.pretrain import pretrain_backbone
 from detection.config import DetectionDataConfig, DetectorRecipe
+from detection.data.coco import GroundTruth
 from detection.engine.config import TrainDetectorConfig
 from detection.engine.train import train_detector
-from detection.evaluation.report import ReportOptions, evaluate
-from detection.evaluation.tables import CocoTruth, FoundTable
+from detection.evaluation.report import ReportOptions, analyze_detections
+from detection.evaluation.tables import DetectionTable
 from detection.models.config import (
     Detectron2CascadeConfig,
     Detectron2FasterRCNNConfig,
@@ -225,9 +226,11 @@ def searches(data, out):
 
 
 def evaluation(data):
-    truth = CocoTruth.load(data / "coco/val.json")
-    found = FoundTable.load(data / "coco/results.json", truth=truth)
-    result = evaluate(truth, found, images=truth.places_of(None), options=ReportOptions())
+    truth = GroundTruth.load(data / "coco/val.json")
+    found = DetectionTable.load(data / "coco/results.json", truth)
+    result = analyze_detections(
+        truth, found, images=truth.indices_of(None), options=ReportOptions()
+    )
     for name, value in result.metrics.to_dict().items():
         yield f"evaluation {name}", value
     for member, values in result.errors.to_dict().items():

@@ -13,10 +13,16 @@ from PIL import Image
 
 from _detection_schemas import BenchmarkEvaluation, EvaluateDetector
 from backbone.models.backbone import LEVELS, build_backbone
-from benchmark_evaluation import REFERENCE, make_files, run_fast, run_reference_as_it_comes, table
-from detection.data.coco import CocoAnnotations
-from detection.engine.scoring import detect_with_file, scored_detector_file, scored_results_file
-from detection.evaluation.files import Recorded
+from benchmark_evaluation import (
+    REFERENCE,
+    make_files,
+    run_hotcoco,
+    run_pycocotools_as_documented,
+    table,
+)
+from detection.data.coco import CocoTable
+from detection.engine.scoring import detect_with_file, load_results_file, save_results_file
+from detection.evaluation.files import StoredEvaluation
 from detection.evaluation.report import ReportOptions
 from detection.models.build import build_detector
 from detection.models.checkpoint import DetectorInfo, save_detector
@@ -74,12 +80,12 @@ def data(tmp_path_factory):
 
 
 def test_two_processes_find_and_score_what_one_does(data, tmp_path):
-    weights, annotations = data / "detector.safetensors", CocoAnnotations.load(data / "truth.json")
+    weights, annotations = data / "detector.safetensors", CocoTable.load(data / "truth.json")
     results = detect_with_file(weights, annotations, data, batch_size=2)
     assert len(results) > 20
     (tmp_path / "one").mkdir()
-    scored = scored_detector_file(weights, results, annotations, data, tmp_path / "one")
-    scored.evaluate(tmp_path / "one", ReportOptions(plots=False))
+    scored = save_results_file(weights, results, annotations, data, tmp_path / "one")
+    scored.report(tmp_path / "one", ReportOptions(plots=False))
     done = run(
         "evaluate_detector",
         f"weights={weights}",
@@ -133,7 +139,7 @@ def test_results_are_scored_and_two_scores_explained(data, tmp_path):
         f"out={tmp_path}/explained",
     )  # fmt: skip
     (backends,) = (line for line in done.stdout.splitlines() if line.startswith("backend"))
-    assert backends.split() == ["backend", "pycocotools", "faster-coco-eval"]
+    assert backends.split() == ["backend", "pycocotools", "hotcoco"]
     explained = json.loads((tmp_path / "explained" / "explanation.json").read_text())
     assert explained["same_question"]
     assert explained["images"][0]["missed"] == [0, 2]
@@ -157,7 +163,7 @@ def test_corners_and_percents_are_pointed_at(data, tmp_path, caplog, change, wor
         for row in rows
     ]  # fmt: skip
     path.write_text(json.dumps(found))
-    assert len(scored_results_file(path, CocoAnnotations.load(data / "truth.json")).found) == 10
+    assert len(load_results_file(path, CocoTable.load(data / "truth.json")).detections) == 10
     assert words in caplog.text
     assert ("go up to 87" in caplog.text) == bool(words)
 
@@ -167,14 +173,14 @@ def test_localization_is_written_and_is_no_evaluation_of_detections(data, tmp_pa
     path.write_text(
         json.dumps([{"image_id": 4, "category_id": 1, "bbox": [60, 60, 2, 2], "score": 1}])
     )
-    scored = scored_results_file(path, CocoAnnotations.load(data / "truth.json"))
+    scored = load_results_file(path, CocoTable.load(data / "truth.json"))
     assert scored.localize(tmp_path, ReportOptions()).num_images == 5
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert written["task"] == "localization"
     assert written["top1"] == 0
     assert written["top1_class"] == 20
     with pytest.raises(ValueError, match="not what an evaluation of detections writes"):
-        Recorded.load(tmp_path)
+        StoredEvaluation.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -198,8 +204,8 @@ def test_the_benchmarks_contenders_give_the_same_figures(tmp_path):
     )
     truth, results = make_files(settings, tmp_path)
     assert len(json.loads(results.read_text())) == 12 * 30
-    measured = {"ours": run_fast(truth, results)}
-    measured[REFERENCE] = run_reference_as_it_comes(truth, results)
+    measured = {"ours": run_hotcoco(truth, results)}
+    measured[REFERENCE] = run_pycocotools_as_documented(truth, results)
     assert measured["ours"]["figures"] == pytest.approx(measured[REFERENCE]["figures"], abs=1e-6)
     assert measured["ours"]["figures"][0] > 1
     head, rows = table(measured)

@@ -10,9 +10,9 @@ from PIL import Image
 
 from _schemas import register_schemas
 from detection.config import ConversionConfig
-from detection.data.coco import CocoAnnotations
+from detection.data.coco import CocoTable
 from detection.data.convert.convert import convert_annotations
-from detection.engine.scoring import detect_with_file, scored_detector_file
+from detection.engine.scoring import detect_with_file, save_results_file
 from detection.engine.train import train_detector
 from detection.evaluation.report import ReportOptions
 
@@ -66,9 +66,9 @@ def trained(experiment, root, out, *changes):
     with initialize_config_dir(version_base=None, config_dir=str(CONF)):
         settings = OmegaConf.to_object(compose("train_detector", overrides))
     weights = train_detector(settings, out).path
-    annotations = CocoAnnotations.load(root / "annotations" / "instances_val.json")
+    annotations = CocoTable.load(root / "annotations" / "instances_val.json")
     results = detect_with_file(weights, annotations, root / "val", batch_size=2)
-    scored = scored_detector_file(weights, results, annotations, root / "val", out)
+    scored = save_results_file(weights, results, annotations, root / "val", out)
     return settings, results, scored
 
 
@@ -77,7 +77,7 @@ def test_faces_are_one_class_that_is_learnt_from_converted_lists(faces, tmp_path
     settings, results, scored = trained("faces", faces, tmp_path / "run", *steps)
     assert {row["category_id"] for row in results} == {1}
     assert settings.detector.anchor_sizes[0] == 16
-    metrics = scored.evaluate(tmp_path / "run", ReportOptions(plots=False)).metrics
+    metrics = scored.report(tmp_path / "run", ReportOptions(plots=False)).metrics
     assert 0 <= metrics.ap <= 100
 
 

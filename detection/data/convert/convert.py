@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from detection.config import ConversionConfig
+from detection.data.convert.coco import read_coco_labels, write_coco_labels
 from detection.data.convert.labels import (
     LabelledImage,
     LabelledSet,
     image_stems,
     merged_categories,
     place_images,
-    read_coco_labels,
     settle_boxes,
-    write_coco_labels,
 )
 from detection.data.convert.voc import check_voc, read_voc, write_voc
 from detection.data.convert.wider import read_wider

@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
-from tqdm import trange
 
-from backbone.io.files import write_text
 from detection.config import BAD_BOXES, IMAGE_MODES
-from detection.data.coco import EDGE_PX, coco_tables
-from detection.data.columns import read_json
-from detection.data.convert.voc_xml import json_text
+from detection.data.coco import EDGE_PX, CategoryRow
+from detection.data.columns import Records, convert
 
 logger = logging.getLogger(__name__)
-
-_IMAGE_KEYS = {"id", "file_name", "width", "height"}
-_BOX_KEYS = {"id", "image_id", "category_id", "bbox"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,99 +223,14 @@ def _is_same_entry(source: Path, target: Path) -> bool:
     return target.parent.samefile(source.parent) and target.name == source.name
 
 
-def read_coco_labels(path: Path, folder: Path, *, progress: bool = True) -> LabelledSet:
-    """Read a COCO JSON with all that its records hold.
-
-    Args:
-        path: the file.
-        folder: of the images, whose sizes must be those that the file tells.
-        progress: whether to show a bar.
+def check_categories(rows: Any, source: str | Path) -> list[dict[str, Any]]:
+    """Return decoded JSON as categories with ids and names, none of which occurs twice.
 
     Raises:
-        FileNotFoundError: if there is no such file, or no such image.
-        ValueError: if it is not COCO JSON or contradicts itself or an image.
+        ValueError: if it is anything else; the message names the record and the value.
     """
-    data, _ = read_json(path)
-    tables = coco_tables(path, data)
-    images, categories, records = (tables[k] for k in ("image", "category", "annotation"))
-    ids, given = images.unique("id"), images.distinct_texts("file_name")
-    names = [check_name(name, path) for name in given]
-    if len(set(names)) < len(names):
-        name = next(n for n in names if names.count(n) > 1)
-        alike = [g for g, n in zip(given, names, strict=True) if n == name]
-        raise ValueError(f"{path}: the file names {alike} are all of the image {name!r}")
-    widths, heights = images.integers("width"), images.integers("height")
-    for i in trange(len(ids), desc=f"reading {path.stem}", unit="image", disable=not progress):
-        real = image_size(folder / names[i])
-        if real != (widths[i], heights[i]):
-            told = f"has size {widths[i]} x {heights[i]}"
-            images.refuse(i, f"{told}, but {names[i]} is {real[0]} x {real[1]}")
-    category_ids = categories.unique("id")
-    category_names = categories.distinct_texts("name")
+    checked = convert(rows, list[CategoryRow], source=source, name="category")
+    records = Records(source, "category", checked)
+    records.distinct_texts("name")
     records.unique("id")
-    places = records.places("image_id", ids[ids.argsort()])
-    labels = records.places("category_id", category_ids[category_ids.argsort()])
-    order, by_id = ids.argsort().tolist(), category_ids.argsort().tolist()
-    boxes: list[list[LabelledBox]] = [[] for _ in names]
-    xywh = records.boxes("bbox")
-    for row, place, label, box in zip(records.rows, places, labels, xywh.tolist(), strict=True):
-        extra = {"id": int(row["id"])} | {k: v for k, v in row.items() if k not in _BOX_KEYS}
-        name = category_names[by_id[int(label)]]
-        boxes[order[int(place)]].append(LabelledBox(name, tuple(box), extra))
-    return LabelledSet(
-        images=tuple(
-            LabelledImage(
-                names[i],
-                int(widths[i]),
-                int(heights[i]),
-                tuple(boxes[i]),
-                {"id": int(ids[i])} | {k: v for k, v in row.items() if k not in _IMAGE_KEYS},
-            )
-            for i, row in enumerate(images.rows)
-        ),
-        folder=folder,
-        categories=tuple(categories.rows),
-        extra={k: v for k, v in data.items() if k not in ("images", "annotations", "categories")},
-    )
-
-
-def write_coco_labels(
-    labelled: LabelledSet, path: Path, categories: Sequence[Mapping[str, Any]]
-) -> None:
-    """Write a COCO JSON; ids that the set does not have are given in its order."""
-    ids = {category["name"]: category["id"] for category in categories}
-    images = [
-        {**i.extra, "id": number, "file_name": i.file_name, "width": i.width, "height": i.height}
-        for number, i in zip(_ids(labelled.images), labelled.images, strict=True)
-    ]
-    pairs = [
-        (image["id"], box)
-        for image, one in zip(images, labelled.images, strict=True)
-        for box in one.boxes
-    ]
-    annotations = [
-        {
-            "area": box.xywh[2] * box.xywh[3],
-            "iscrowd": 0,
-            **box.extra,
-            "id": number,
-            "image_id": image_id,
-            "category_id": ids[box.category],
-            "bbox": list(box.xywh),
-        }
-        for number, (image_id, box) in zip(_ids([b for _, b in pairs]), pairs, strict=True)
-    ]
-    data = {
-        **labelled.extra,
-        "images": images,
-        "annotations": annotations,
-        "categories": [dict(category) for category in categories],
-    }
-    write_text(path, json_text(data) + "\n")
-
-
-def _ids(items: Sequence[LabelledImage] | Sequence[LabelledBox]) -> list[int]:
-    """Return each item's own id, or 1, 2, ... if not every one has its own."""
-    own = [item.extra.get("id") for item in items]
-    distinct = all(isinstance(i, int) for i in own) and len(set(own)) == len(own)
-    return [int(i) for i in own if i is not None] if distinct else list(range(1, len(own) + 1))
+    return list(rows)

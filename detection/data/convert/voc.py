@@ -18,11 +18,12 @@ from tqdm import tqdm
 
 from backbone.io.files import write_text
 from backbone.training.images import IMAGE_SUFFIXES
-from detection.data.columns import Records, read_json
+from detection.data.columns import read_json
 from detection.data.convert.labels import (
     LabelledBox,
     LabelledImage,
     LabelledSet,
+    check_categories,
     check_name,
     image_size,
     image_stems,
@@ -79,20 +80,17 @@ def read_voc(root: Path, split: str, *, first_pixel: int = 1, progress: bool = T
     about = root / CATEGORIES_NAME
     categories = _read_categories(about) if about.is_file() else []
     further = listing.with_suffix(".json")
-    extra = read_json(further)[0] if further.is_file() else {}
+    extra = read_json(further) if further.is_file() else {}
     if not isinstance(extra, dict):
         raise ValueError(f"{further} must hold a JSON object")
     return LabelledSet(images, root / "JPEGImages", tuple(categories), extra)
 
 
 def _read_categories(path: Path) -> list[dict[str, Any]]:
-    data, _ = read_json(path)
+    data = read_json(path)
     if not isinstance(data, dict):
         raise ValueError(f"{path} must hold an object with 'categories'")
-    records = Records(path, "category", data.get("categories"))
-    records.distinct_texts("name")
-    records.unique("id")
-    return records.rows
+    return check_categories(data.get("categories"), path)
 
 
 def _read_image(root: Path, stem: str, first_pixel: int) -> LabelledImage:

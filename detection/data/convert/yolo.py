@@ -13,16 +13,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 from tqdm import tqdm
 
 from backbone.io.files import write_text
 from backbone.training.images import IMAGE_SUFFIXES
-from detection.data.columns import Records, read_json
+from detection.data.columns import Box, Records, Text, convert, read_json
 from detection.data.convert.labels import (
     LabelledBox,
     LabelledImage,
     LabelledSet,
+    check_categories,
     check_name,
     image_size,
     image_stems,
@@ -32,6 +34,14 @@ from detection.data.convert.voc_xml import json_text
 
 CLASSES_NAME = "data.yaml"
 CLASS_LIST_NAME = "classes.txt"
+
+
+class _BoxRow(msgspec.Struct):
+    """A box that only the further file holds."""
+
+    category: Text
+    bbox: Box
+    extra: dict[str, Any]
 
 
 def read_yolo(root: Path, split: str, *, progress: bool = True) -> LabelledSet:
@@ -138,7 +148,7 @@ def _check_pairs(files: Sequence[str], labels: Path, folder: Path) -> None:
 
 def _read_further(path: Path, files: Sequence[str]) -> dict[str, Any]:
     """Read and check ``labels/<split>.json``."""
-    data, _ = read_json(path)
+    data = read_json(path)
     fault = "is not the further file of YOLO labels; remove it to do without"
     if not isinstance(data, dict) or not isinstance(data.get("images"), dict):
         raise ValueError(f"{path} {fault}")
@@ -148,9 +158,7 @@ def _read_further(path: Path, files: Sequence[str]) -> dict[str, Any]:
     if gone:
         raise ValueError(f"{path} has {len(gone)} images that are not there, first {gone[0]!r}")
     if "categories" in data:
-        records = Records(path, "category", data["categories"])
-        records.distinct_texts("name")
-        records.unique("id")
+        check_categories(data["categories"], path)
     return data
 
 
@@ -174,11 +182,11 @@ def _read_image(
         return LabelledImage(name, width, height, tuple(boxes))
     try:
         extras, extra = further["boxes"], dict(further["extra"])
-        apart = Records(source, "box", further["apart"])
+        apart = convert(further["apart"], list[_BoxRow], source=source, name="box")
+        Records(source, "box", apart).boxes("bbox")
         pairs = zip(boxes, extras, strict=True)
         boxes = [LabelledBox(box.category, box.xywh, dict(more)) for box, more in pairs]
-        told = zip(apart.rows, apart.texts("category"), apart.boxes("bbox").tolist(), strict=True)
-        boxes += [LabelledBox(name, tuple(box), dict(row["extra"])) for row, name, box in told]
+        boxes += [LabelledBox(row.category, row.bbox, row.extra) for row in apart]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{source} does not fit {text}, which seems to have been changed since; remove the "

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from detection.data.coco import Category, CocoAnnotations, read_coco, require_categories
+from detection.data.coco import Category, CocoTable, GroundTruth, require_categories
 
 GOOD = {
     "images": [
@@ -29,7 +29,7 @@ def write(tmp_path, edit=lambda data: None):
 
 
 def test_images_and_labels_are_in_order_of_id(tmp_path):
-    found = CocoAnnotations.load(write(tmp_path))
+    found = CocoTable.load(write(tmp_path))
     assert [image.id for image in found.images] == [4, 9]
     assert found.class_names == ("cat", "dog")
     assert found.category_ids == (3, 7)
@@ -48,7 +48,7 @@ def test_images_and_labels_are_in_order_of_id(tmp_path):
     ],
 )
 def test_other_categories_are_told_by_their_first_difference(tmp_path, known, message):
-    found = CocoAnnotations.load(write(tmp_path))
+    found = CocoTable.load(write(tmp_path))
     require_categories(found.categories, "itself", found)
     with pytest.raises(ValueError, match=rf"x\.json and .*instances\.json have .*: {message}"):
         require_categories([Category(*item) for item in known.items()], "x.json", found)
@@ -89,7 +89,7 @@ def without(key, name):
 def test_a_wrong_file_is_refused_with_its_name_and_the_record(tmp_path, edit, words):
     path = write(tmp_path, edit)
     with pytest.raises(ValueError, match=r"instances\.json") as caught:
-        CocoAnnotations.load(path)
+        CocoTable.load(path)
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -100,42 +100,51 @@ def test_a_file_that_is_not_json_is_refused_by_name(tmp_path):
     path = tmp_path / "instances.json"
     path.write_text('{"images": [')
     with pytest.raises(ValueError, match=r"instances\.json is not JSON"):
-        CocoAnnotations.load(path)
+        CocoTable.load(path)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.json"):
-        CocoAnnotations.load(tmp_path / "none.json")
+        CocoTable.load(tmp_path / "none.json")
 
 
 def test_bad_boxes_can_be_dropped_with_a_warning_that_counts_them(tmp_path, caplog):
     path = write(tmp_path, first("annotations", bbox=[10, 20, 0, 40]))
-    found = CocoAnnotations.load(path, bad_boxes="drop")
-    assert len(found.boxes) == 2
+    found = CocoTable.load(path, bad_boxes="drop")
+    assert len(found.rows) == 2
+    assert len(found.ground_truth.labels) == 3
     assert "1" in caplog.text
 
 
 def test_a_box_that_rounding_put_over_the_edge_is_clipped(tmp_path):
     path = write(tmp_path, first("annotations", bbox=[70.5, 20, 30, 40]))
     np.testing.assert_array_equal(
-        CocoAnnotations.load(path).boxes_of(1)[0], np.float32([70.5, 20, 100, 60])
+        CocoTable.load(path).boxes_of(1)[0], np.float32([70.5, 20, 100, 60])
     )
 
 
-def test_what_boxes_do_not_need_is_not_kept(tmp_path):
-    def edit(data):
-        data["annotations"][0]["segmentation"] = [[1.5, 2, 3, 4, 5, 6]]
-        data["images"][0]["coco_url"] = "http://example.org/a.png"
-        data["info"] = {"year": 2017}
+def test_an_area_that_scoring_refuses_does_not_hinder_training(tmp_path):
+    table = CocoTable.load(write(tmp_path, first("annotations", area=None)))
+    assert len(table.rows) == 3
+    with pytest.raises(ValueError, match=r"annotation 1 has area null; it must be a finite number"):
+        _ = table.ground_truth
 
-    data, _ = read_coco(write(tmp_path, edit))
-    assert set(data) == {"images", "annotations", "categories"}
-    assert "segmentation" not in data["annotations"][0]
-    assert data["images"][0] == GOOD["images"][0]
+
+def test_one_table_has_the_objects_for_training_and_for_scoring(tmp_path):
+    path = write(tmp_path, first("annotations", bbox=[70.5, 20, 30, 40]))
+    table, truth = CocoTable.load(path), GroundTruth.load(path)
+    np.testing.assert_array_equal(table.boxes_of(1)[0], np.float32([70.5, 20, 100, 60]))
+    for scored in (table.ground_truth, truth):
+        np.testing.assert_array_equal(scored.boxes[0], [70.5, 20, 30, 40])
+        np.testing.assert_array_equal(scored.image_ids[scored.image_indices], [9, 4, 9])
+        np.testing.assert_array_equal(scored.category_ids[scored.labels], [7, 3, 3])
+        np.testing.assert_array_equal(scored.areas, [1200, 3000, 12])
+        assert scored.fingerprint == table.fingerprint
+    assert table.ground_truth.boxes is table.boxes
 
 
 def test_a_file_of_another_form_is_read_whole_for_the_message(tmp_path):
     path = tmp_path / "other.json"
     path.write_text(json.dumps({"pictures": [], "notes": 3}))
     with pytest.raises(ValueError, match=r"lacks .*'images'.*it has \['notes', 'pictures'\]"):
-        CocoAnnotations.load(path)
+        CocoTable.load(path)

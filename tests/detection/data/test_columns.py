@@ -1,16 +1,18 @@
 import copy
 import hashlib
 import json
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from detection.data.coco import EDGE_PX, CocoAnnotations
-from detection.data.columns import Records
-from detection.evaluation.metrics import evaluate_coco
-from detection.evaluation.tables import CocoTruth, found_of
+from detection.data.coco import EDGE_PX, CategoryRow, CocoTable, GroundTruth
+from detection.data.columns import Box, Flag, Records, Whole, convert
+from detection.evaluation.metrics import compute_coco_metrics
+from detection.evaluation.tables import as_detection_table
 
 quick = settings(
     max_examples=60,
@@ -80,7 +82,7 @@ def slots(data):
 def test_every_box_of_a_right_file_is_found_with_its_image(tmp_path, data):
     path = tmp_path / "right.json"
     path.write_text(json.dumps(data))
-    found = CocoAnnotations.load(path)
+    found = CocoTable.load(path)
     assert found.fingerprint == hashlib.sha256(path.read_bytes()).hexdigest()
     assert [i.id for i in found.images] == sorted(i["id"] for i in data["images"])
     for index, image in enumerate(found.images):
@@ -112,7 +114,7 @@ def test_any_value_anywhere_is_either_right_or_refused_in_one_sentence(
     holder[key] = wrong
     path = tmp_path / "wrong.json"
     path.write_text(json.dumps(data))
-    found, refusal = refusal_of(lambda: CocoAnnotations.load(path))
+    found, refusal = refusal_of(lambda: CocoTable.load(path))
     if found is None:
         assert str(path) in refusal
         assert "\n" not in refusal
@@ -130,18 +132,24 @@ def test_any_value_anywhere_is_either_right_or_refused_in_one_sentence(
 def test_any_value_in_results_is_either_scored_or_refused(tmp_path, data, wrong, choice):
     path = tmp_path / "truth.json"
     path.write_text(json.dumps(data))
-    truth = CocoTruth.load(path)
+    truth = GroundTruth.load(path)
     results = [
         {key: a[key] for key in ("image_id", "category_id", "bbox")} | {"score": 0.5}
         for a in copy.deepcopy(data["annotations"])
     ]
     holder, key = choice.choice([(r, k) for r in results for k in r] or [([None], 0)])
     holder[key] = wrong
-    found, refusal = refusal_of(lambda: found_of(truth, results, "found.json"))
+    found, refusal = refusal_of(lambda: as_detection_table(results, truth, source="found.json"))
     if found is None:
         assert "found.json: detection" in refusal
     else:
-        evaluate_coco(truth, found)
+        compute_coco_metrics(truth, found)
+
+
+def records(source, name, rows, **fields):
+    """Records of a Struct that has the fields, decoded from JSON values."""
+    row = msgspec.defstruct("Row", [*fields.items(), ("id", Any, msgspec.UNSET)])
+    return Records(source, name, convert(rows, list[row], source=source, name=name))
 
 
 @pytest.mark.parametrize(
@@ -163,23 +171,29 @@ def test_any_value_in_results_is_either_scored_or_refused(tmp_path, data, wrong,
     ],
 )
 def test_what_is_not_four_finite_numbers_is_no_box(value):
-    records = Records("f.json", "annotation", [{"bbox": [1, 2, 3, 4]}, {"id": 6, "bbox": value}])
+    rows = [{"bbox": [1, 2, 3, 4]}, {"id": 6, "bbox": value}]
     with pytest.raises(ValueError, match=r"f\.json: annotation 6 has bbox .* four finite numbers"):
-        records.boxes("bbox")
+        records("f.json", "annotation", rows, bbox=Box).boxes("bbox")
 
 
 @pytest.mark.parametrize("value", [None, "0.5", True, [0.5], float("nan"), float("inf"), 10**400])
 def test_what_is_no_finite_number_is_no_score(value):
-    records = Records("f.json", "detection", [{"score": 1}, {"score": value}])
+    rows = [{"score": 1}, {"score": value}]
     with pytest.raises(ValueError, match=r"f\.json: detection number 2 has score .* finite number"):
-        records.numbers("score")
+        records("f.json", "detection", rows, score=float).numbers("score")
 
 
 @pytest.mark.parametrize("value", [None, 2, "1", [1], float("nan")])
 def test_what_is_neither_0_nor_1_is_no_flag(value):
-    records = Records("f.json", "annotation", [{"iscrowd": 1}, {"id": 6, "iscrowd": value}])
+    rows = [{"iscrowd": 1}, {"id": 6, "iscrowd": value}]
     with pytest.raises(ValueError, match=r"f\.json: annotation 6 has iscrowd .* must be 0 or 1"):
-        records.flags("iscrowd")
+        records("f.json", "annotation", rows, iscrowd=Flag).flags("iscrowd")
+
+
+@pytest.mark.parametrize("value", [0, 1, False, True, 0.0, 1.0])
+def test_flags_may_be_numbers_or_booleans(value):
+    rows = records("f.json", "annotation", [{"iscrowd": value}], iscrowd=Flag)
+    assert rows.flags("iscrowd").tolist() == [bool(value)]
 
 
 @pytest.mark.parametrize("over", [EDGE_PX, EDGE_PX + 0.01])
@@ -198,32 +212,38 @@ def test_a_box_may_pass_the_edge_by_a_pixel_and_no_more(tmp_path, over):
     )
     if over > EDGE_PX:
         with pytest.raises(ValueError, match=r"annotation 5 has bbox .* image of 20 x 10 pixels"):
-            CocoAnnotations.load(path)
+            CocoTable.load(path)
     else:
-        np.testing.assert_array_equal(CocoAnnotations.load(path).boxes_of(0), [[10, 0, 20, 10]])
+        np.testing.assert_array_equal(CocoTable.load(path).boxes_of(0), [[10, 0, 20, 10]])
 
 
 def test_whole_floats_are_ids_and_the_largest_int64_is_too():
-    records = Records("f.json", "image", [{"id": 3.0}, {"id": 2**63 - 1}])
-    assert records.integers("id").tolist() == [3, 2**63 - 1]
+    rows = records("f.json", "image", [{"number": 3.0}, {"number": 2**63 - 1}], number=Whole)
+    assert rows.integers("number").tolist() == [3, 2**63 - 1]
 
 
-@pytest.mark.parametrize("value", [True, "3", 3.5, 2**63, float("nan"), float("inf"), None, [3]])
+@pytest.mark.parametrize(
+    "value", [True, "3", 3.5, 2**63, 1e300, float("nan"), float("inf"), None, [3]]
+)
 def test_what_is_no_whole_number_is_no_id(value):
-    records = Records("f.json", "image", [{"id": 1}, {"id": value}])
     with pytest.raises(ValueError, match=r"f\.json: image .* must be a whole number"):
-        records.integers("id")
+        records("f.json", "image", [{"key": 1}, {"key": value}], key=Whole).integers("key")
 
 
-def test_the_record_without_a_key_is_named_by_its_id_or_else_its_place():
+def test_the_record_without_a_key_is_named_by_its_id_or_else_its_number():
     with pytest.raises(ValueError, match=r"f\.json: category 8 lacks 'name'"):
-        Records("f.json", "category", [{"name": "a"}, {"id": 8}]).texts("name")
-    with pytest.raises(ValueError, match=r"f\.json: category number 2 lacks 'id'"):
-        Records("f.json", "category", [{"id": 1}, {}]).integers("id")
+        convert(
+            [{"id": 1, "name": "a"}, {"id": 8}], list[CategoryRow], source="f.json", name="category"
+        )
+    with pytest.raises(ValueError, match=r"f\.json: category number 2 lacks 'number'"):
+        records("f.json", "category", [{"number": 1}, {}], number=Whole)
+    rows = records("f.json", "annotation", [{"id": 4}, {}])
+    with pytest.raises(ValueError, match=r"f\.json: annotation number 2 lacks 'id'"):
+        rows.unique("id", Whole)
 
 
 def test_tables_that_are_no_lists_of_objects_are_refused():
     with pytest.raises(ValueError, match="the categories must be a JSON list"):
-        Records("f.json", "category", {})
+        records("f.json", "category", {})
     with pytest.raises(ValueError, match="image number 2 must be a JSON object, not 7"):
-        Records("f.json", "image", [{}, 7])
+        records("f.json", "image", [{}, 7])

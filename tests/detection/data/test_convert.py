@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from detection.config import ConversionConfig
-from detection.data.coco import CocoAnnotations
+from detection.data.coco import CocoTable
 from detection.data.convert.convert import convert_annotations
 
 SIDES = (64, 48)
@@ -102,7 +102,7 @@ def test_nothing_is_lost_on_the_way_there_and_back(middle, data):
         convert(root / "a", root / "b", "coco", middle)
         convert(root / "b", root / "c", middle)
         same(read_coco(root / "a"), read_coco(root / "c"))
-        assert CocoAnnotations.load(root / "c" / "annotations" / "instances_train.json").images
+        assert CocoTable.load(root / "c" / "annotations" / "instances_train.json").images
 
 
 VOC = """<annotation><folder>V</folder><filename>1.png</filename>
@@ -231,7 +231,7 @@ def test_voc_with_anything_inside_is_read_or_refused(position, text):
         (root / "ImageSets" / "Main" / "train.txt").write_text("1\n")
         with suppress(ValueError, FileNotFoundError):
             convert(root, Path(folder) / "coco", "voc")
-            CocoAnnotations.load(Path(folder) / "coco" / "annotations" / "instances_train.json")
+            CocoTable.load(Path(folder) / "coco" / "annotations" / "instances_train.json")
 
 
 @pytest.fixture

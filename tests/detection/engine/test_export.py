@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detection.data.coco import CocoAnnotations
+from detection.data.coco import CocoTable
 from detection.data.dataset import load_split
 from detection.engine import export
 from detection.engine.export import OneImage, export_detector
@@ -34,7 +34,7 @@ def export_to(out, trained, file_format="onnx"):
     settings, path = trained
     root = Path(settings.data.root)
     return export_detector(
-        path, out, annotations=CocoAnnotations.load(root / "val.json"), image_root=root / "val",
+        path, out, annotations=CocoTable.load(root / "val.json"), image_root=root / "val",
         file_format=file_format, progress=False,
     )  # fmt: skip
 

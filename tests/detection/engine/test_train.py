@@ -10,7 +10,7 @@ from backbone.io.weights import read_metadata
 from backbone.training.optim import build_optimizer, multistep_schedule
 from backbone.training.samplers import IterationSampler
 from detection.config import DetectorRecipe
-from detection.data.coco import CocoAnnotations
+from detection.data.coco import CocoTable
 from detection.data.dataset import load_split
 from detection.data.transforms import resize_image
 from detection.engine.scoring import detect_with_file
@@ -40,7 +40,7 @@ def test_a_detector_is_not_held_against_other_names_of_its_classes_ids(config, d
     for category, name in zip(data["categories"], ("green", "red"), strict=True):
         category["name"] = name
     (tmp_path / "swapped.json").write_text(json.dumps(data))
-    swapped = CocoAnnotations.load(tmp_path / "swapped.json")
+    swapped = CocoTable.load(tmp_path / "swapped.json")
     with pytest.raises(ValueError, match="id 3 is 'red' in the first and 'green' in the second"):
         detect_with_file(path, swapped, data_root / "val", batch_size=2)
 

@@ -6,9 +6,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from detection.config import EVALUATION_BACKENDS
+from detection.data.coco import GroundTruth
 from detection.evaluation.coco_eval import compute_arrays
-from detection.evaluation.metrics import FIGURES, TABLES, evaluate_coco
-from detection.evaluation.tables import CocoTruth, FoundTable, overlaps
+from detection.evaluation.metrics import FIGURES, TABLES, compute_coco_metrics
+from detection.evaluation.tables import DetectionTable, box_iou
 
 quick = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -61,11 +62,11 @@ def assert_equal(one, other):
 @given(case=evaluations(), choice=st.randoms(use_true_random=False))
 def test_both_backends_give_the_same_figures(case, choice):
     data, results = case
-    truth = CocoTruth.read("truth.json", data)
+    truth = GroundTruth.from_dict(data)
     ids = truth.image_ids.tolist()
     for image_ids in (None, choice.sample(ids, choice.randint(0, len(ids)))):
         fast, reference = (
-            evaluate_coco(truth, results, image_ids=image_ids, backend=backend)
+            compute_coco_metrics(truth, results, image_ids=image_ids, backend=backend)
             for backend in EVALUATION_BACKENDS
         )
         assert_equal(fast, reference)
@@ -99,7 +100,7 @@ def made(rng, *, images, categories, objects, detections, decimals=1):
         "categories": [{"id": i, "name": f"class {i}"} for i in range(categories)],
         "annotations": rows,
     }
-    return CocoTruth.read("made.json", data), found
+    return GroundTruth.from_dict(data), found
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def made(rng, *, images, categories, objects, detections, decimals=1):
 )
 def test_both_backends_agree_with_many_ties_many_detections_and_long_gaps(shape):
     truth, found = made(np.random.default_rng(0), **shape)
-    fast, reference = (evaluate_coco(truth, found, backend=b) for b in EVALUATION_BACKENDS)
+    fast, reference = (compute_coco_metrics(truth, found, backend=b) for b in EVALUATION_BACKENDS)
     assert_equal(fast, reference)
     assert fast.ap > 1
 
@@ -121,9 +122,9 @@ def test_curves_and_recalls_are_equal_too():
     truth, found = made(
         np.random.default_rng(1), images=40, categories=3, objects=90, detections=800
     )
-    table = FoundTable.read(found, image_ids=truth.image_ids, category_ids=truth.category_ids)
+    table = DetectionTable.from_results(found, truth)
     fast, reference = (
-        compute_arrays(truth, table, images=truth.places_of(None), backend=backend)
+        compute_arrays(truth, table, images=truth.indices_of(None), backend=backend)
         for backend in EVALUATION_BACKENDS
     )
     np.testing.assert_allclose(fast.precision, reference.precision, atol=1e-12)
@@ -132,20 +133,20 @@ def test_curves_and_recalls_are_equal_too():
 
 @quick
 @given(boxes=st.lists(st.tuples(BOXES, BOXES, st.booleans()), min_size=1, max_size=5))
-def test_overlaps_are_those_of_pycocotools_to_the_last_bit(boxes):
+def test_ious_are_those_of_pycocotools_to_the_last_bit(boxes):
     from pycocotools import mask
 
     found, truth, crowd = (list(column) for column in zip(*boxes, strict=True))
     expected = mask.iou(np.array(found, float), np.array(truth, float), [int(c) for c in crowd])
-    got = overlaps(np.array(found, float)[:, None], np.array(truth, float), np.array(crowd))
+    got = box_iou(np.array(found, float)[:, None], np.array(truth, float), np.array(crowd))
     # Where both boxes are so small that their area is 0, it divides by that.
     np.testing.assert_array_equal(got, np.nan_to_num(expected))
 
 
 def test_an_unknown_backend_is_refused():
     truth, found = made(np.random.default_rng(0), images=1, categories=1, objects=1, detections=1)
-    with pytest.raises(ValueError, match=r"unknown backend 'fast'; choose from .*faster-coco-eval"):
-        evaluate_coco(truth, found, backend="fast")
+    with pytest.raises(ValueError, match=r"unknown backend 'fast'; choose from .*hotcoco"):
+        compute_coco_metrics(truth, found, backend="fast")
 
 
 @pytest.mark.parametrize(
@@ -168,5 +169,5 @@ def test_truth_that_cannot_be_scored_is_refused_in_one_sentence(tmp_path, change
     path = tmp_path / "truth.json"
     path.write_text(json.dumps(data))
     with pytest.raises(ValueError, match=r"truth\.json: ") as caught:
-        evaluate_coco(path, [])
+        compute_coco_metrics(path, [])
     assert words in str(caught.value)

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from detection.data.coco import GroundTruth
 from detection.evaluation.localization import describe_localization, measure_localization
-from detection.evaluation.tables import CocoTruth, FoundTable
+from detection.evaluation.tables import DetectionTable
 
 BOX = [10, 10, 20, 20]
 NEAR = [10, 12, 20, 20]
@@ -11,8 +12,7 @@ FAR = [60, 60, 20, 20]
 
 def measure(objects, found, *, images=1):
     """Objects of (image, class, box[, crowd]), detections of (image, class, box, score)."""
-    truth = CocoTruth.read(
-        "made.json",
+    truth = GroundTruth.from_dict(
         {
             "images": [{"id": i} for i in range(images)],
             "categories": [{"id": i, "name": f"class {i}"} for i in range(2)],
@@ -23,8 +23,8 @@ def measure(objects, found, *, images=1):
         },
     )
     rows = [{"image_id": i, "category_id": c, "bbox": b, "score": s} for i, c, b, s in found]
-    table = FoundTable.read(rows, image_ids=truth.image_ids, category_ids=truth.category_ids)
-    return measure_localization(truth, table, images=truth.places_of(None))
+    table = DetectionTable.from_results(rows, truth)
+    return measure_localization(truth, table, images=truth.indices_of(None))
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detection.evaluation.metrics import CocoMetrics, evaluate_coco, to_coco_results
-from detection.evaluation.tables import CocoTruth, FoundTable
+from detection.data.coco import GroundTruth
+from detection.evaluation.metrics import CocoMetrics, compute_coco_metrics, to_coco_results
+from detection.evaluation.tables import DetectionTable
 from detection.structures import Detections
 
 FIELDS = (
@@ -64,7 +65,7 @@ def test_the_figures_are_those_of_pycocotools(truth):
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    metrics = evaluate_coco(path, results)
+    metrics = compute_coco_metrics(path, results)
     assert [getattr(metrics, f) for f in FIELDS] == pytest.approx(100 * evaluation.stats)
     assert np.mean(list(metrics.per_class.values())) == pytest.approx(metrics.ap)
 
@@ -76,15 +77,15 @@ def test_perfect_detections_score_100(truth):
         for a in annotations
         if not a["iscrowd"]
     ]
-    assert evaluate_coco(path, results).ap == pytest.approx(100)
+    assert compute_coco_metrics(path, results).ap == pytest.approx(100)
 
 
 def test_no_detections_score_0(truth):
-    assert evaluate_coco(truth[0], []).ap == 0
+    assert compute_coco_metrics(truth[0], []).ap == 0
 
 
 def test_metrics_survive_json(truth):
-    metrics = evaluate_coco(truth[0], truth[2])
+    metrics = compute_coco_metrics(truth[0], truth[2])
     back = CocoMetrics.from_dict(json.loads(json.dumps(metrics.to_dict())))
     assert [getattr(back, f) for f in FIELDS] == pytest.approx(
         [getattr(metrics, f) for f in FIELDS], nan_ok=True
@@ -114,7 +115,7 @@ def test_results_of_another_program_that_do_not_fit_are_refused(truth, tmp_path,
     path = tmp_path / "results.json"
     path.write_text(json.dumps(results))
     with pytest.raises(ValueError, match=r"results\.json") as caught:
-        FoundTable.load(path, truth=CocoTruth.load(truth[0]))
+        DetectionTable.load(path, GroundTruth.load(truth[0]))
     for word in words:
         assert word in str(caught.value)
 
@@ -129,7 +130,7 @@ def test_an_object_with_id_0_counts_as_found_and_the_file_stays_as_it_was(tmp_pa
     path.write_text(json.dumps(data))
     before = path.read_bytes()
     found = [{"image_id": 0, "category_id": 0, "bbox": [5, 5, 20, 20], "score": 0.9}]
-    assert evaluate_coco(path, found).ap == pytest.approx(100)
+    assert compute_coco_metrics(path, found).ap == pytest.approx(100)
     assert path.read_bytes() == before
 
 
@@ -145,7 +146,7 @@ def test_figures_of_some_images_only_are_those_of_a_file_with_only_them(tmp_path
     path = tmp_path / "instances.json"
     path.write_text(json.dumps(truth))
     found = [{"image_id": 2, "category_id": 1, "bbox": [5, 5, 20, 20], "score": 0.9}]
-    assert evaluate_coco(path, found, image_ids=[2]).ap == pytest.approx(100)
-    assert evaluate_coco(path, found, image_ids=[1]).ap == 0
+    assert compute_coco_metrics(path, found, image_ids=[2]).ap == pytest.approx(100)
+    assert compute_coco_metrics(path, found, image_ids=[1]).ap == 0
     with pytest.raises(ValueError, match="has no image with id 3"):
-        evaluate_coco(path, found, image_ids=[1, 3])
+        compute_coco_metrics(path, found, image_ids=[1, 3])

@@ -8,16 +8,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from detection.data.coco import GroundTruth
 from detection.evaluation.compare import describe, explain
-from detection.evaluation.files import Recorded
+from detection.evaluation.files import StoredEvaluation
 from detection.evaluation.report import (
     PICTURES,
     ReportOptions,
+    analyze_detections,
     describe_settings,
-    evaluate,
     write_report,
 )
-from detection.evaluation.tables import CocoTruth, FoundTable
+from detection.evaluation.tables import DetectionTable
 
 quick = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -42,7 +43,7 @@ def write_truth(path, *, boxes_per_image=3, images=12):
         "annotations": rows,
     }
     path.write_text(json.dumps(data))
-    return CocoTruth.load(path), rows
+    return GroundTruth.load(path), rows
 
 
 def detections(rows, *, noise, seed=1):
@@ -59,9 +60,9 @@ def detections(rows, *, noise, seed=1):
 
 
 def write(folder, truth, results, *, plots=False, **options):
-    found = FoundTable.read(results, image_ids=truth.image_ids, category_ids=truth.category_ids)
-    chosen, images = ReportOptions(plots=plots, **options), truth.places_of(None)
-    evaluation = evaluate(truth, found, images=images, options=chosen)
+    found = DetectionTable.from_results(results, truth)
+    chosen, images = ReportOptions(plots=plots, **options), truth.indices_of(None)
+    evaluation = analyze_detections(truth, found, images=images, options=chosen)
     write_report(
         folder, truth, evaluation, provenance={}, plots=plots,
         settings=describe_settings(truth, found, images, chosen),
@@ -109,7 +110,7 @@ def test_any_name_of_a_category_can_be_drawn(tmp_path, names):
     for category, name in zip(data["categories"], names, strict=True):
         category["name"] = name
     path.write_text(json.dumps(data))
-    write(tmp_path, CocoTruth.load(path), detections(rows, noise=1), plots=True)
+    write(tmp_path, GroundTruth.load(path), detections(rows, noise=1), plots=True)
     assert set(json.loads((tmp_path / "metrics.json").read_text())["per_class"]) == set(names)
 
 
@@ -118,7 +119,7 @@ def test_half_a_character_is_no_name(tmp_path):
     write_truth(path)
     path.write_text(path.read_text().replace('"owl"', r'"\ud83d"'))
     with pytest.raises(ValueError, match=r"category 3 has name .*ud83d.*; it must be a text"):
-        CocoTruth.load(path)
+        GroundTruth.load(path)
 
 
 @pytest.mark.parametrize("num_boxes", [0, 1])
@@ -126,12 +127,12 @@ def test_a_report_can_be_of_nothing(tmp_path, num_boxes):
     truth, rows = write_truth(tmp_path / "truth.json", boxes_per_image=num_boxes)
     write(tmp_path, truth, [], plots=True)
     assert json.loads((tmp_path / "metrics.json").read_text())["ap"] == (0 if rows else None)
-    same = Recorded.load(tmp_path)
+    same = StoredEvaluation.load(tmp_path)
     assert describe(explain(same, same), num_rows=5)
 
 
 def test_an_explanation_names_what_moved(two):
-    before, after = (Recorded.load(folder) for folder in two)
+    before, after = (StoredEvaluation.load(folder) for folder in two)
     result = explain(before, after)
     assert result.same_question
     assert not result.settings
@@ -159,7 +160,9 @@ def test_an_explanation_names_what_moved(two):
 def test_an_explanation_says_first_that_annotations_differ(tmp_path, two):
     truth, rows = write_truth(tmp_path / "other.json", images=9)
     write(tmp_path / "c", truth, detections(rows, noise=1))
-    result = explain(Recorded.load(two[0]), Recorded.load(tmp_path / "c" / "metrics.json"))
+    result = explain(
+        StoredEvaluation.load(two[0]), StoredEvaluation.load(tmp_path / "c" / "metrics.json")
+    )
     assert not result.same_question
     assert describe(result, num_rows=3).startswith("The two were not asked the same")
     assert "annotations_sha256" in describe(result, num_rows=3)
@@ -168,7 +171,7 @@ def test_an_explanation_says_first_that_annotations_differ(tmp_path, two):
 def test_images_are_not_compared_at_different_score_thresholds(tmp_path, two):
     truth, rows = write_truth(tmp_path / "truth.json")
     write(tmp_path / "c", truth, detections(rows, noise=1), score_threshold=0.9)
-    result = explain(Recorded.load(two[0]), Recorded.load(tmp_path / "c"))
+    result = explain(StoredEvaluation.load(two[0]), StoredEvaluation.load(tmp_path / "c"))
     assert result.same_question
     assert [change.name for change in result.settings] == ["score_threshold"]
     assert not result.images
@@ -182,7 +185,7 @@ def test_another_image_of_the_same_id_is_not_compared(tmp_path, two):
     later = {**before, "names": names, "missed": [n + 1 for n in before["missed"]]}
     shutil.copytree(two[0], tmp_path / "c")
     (tmp_path / "c" / "images.json").write_text(json.dumps(later))
-    result = explain(Recorded.load(two[0]), Recorded.load(tmp_path / "c"))
+    result = explain(StoredEvaluation.load(two[0]), StoredEvaluation.load(tmp_path / "c"))
     assert [image.name for image in result.images] == before["names"][:1]
 
 
@@ -204,14 +207,14 @@ def test_an_evaluation_without_the_other_files_is_completed_from_its_results(tmp
     (bare / "metrics.json").write_text(json.dumps(metrics))
     (bare / "error_kinds.json").unlink()
     (bare / "results.json").write_text(json.dumps(detections(rows, noise=1)))
-    partly = explain(Recorded.load(two[0]), Recorded.load(bare))
+    partly = explain(StoredEvaluation.load(two[0]), StoredEvaluation.load(bare))
     assert not partly.images
     assert any("annotations=..." in note for note in partly.missing)
     assert partly.figures[0].difference == pytest.approx(0)
     # What a file does not say is no difference.
     assert partly.same_question
     assert not partly.settings
-    wholly = explain(Recorded.load(two[0]), Recorded.load(bare, truth=truth))
+    wholly = explain(StoredEvaluation.load(two[0]), StoredEvaluation.load(bare, truth=truth))
     assert not wholly.missing
     assert {change.difference for change in wholly.error_counts} == {0}
 
@@ -263,7 +266,7 @@ def test_any_value_in_the_files_of_an_evaluation_is_explained_or_refused(written
     holder, key = choice.choice(slots(data))
     holder[key] = wrong
     (folder / name).write_text(json.dumps(data["all"]))
-    one, refusal = refusal_of(lambda: Recorded.load(folder))
+    one, refusal = refusal_of(lambda: StoredEvaluation.load(folder))
     (folder / name).write_text(json.dumps(files[name]))
     if one is None:
         assert str(folder / name) in refusal
@@ -278,16 +281,14 @@ def test_any_value_in_the_files_of_an_evaluation_is_explained_or_refused(written
 def test_a_file_of_something_else_is_refused_in_one_sentence(tmp_path, text):
     path = tmp_path / "metrics.json"
     path.write_text(text)
-    with pytest.raises(
-        ValueError, match="is not what an evaluation of detections writes"
-    ) as caught:
-        Recorded.load(path)
+    with pytest.raises(ValueError, match="is not a file of an evaluation of detections") as caught:
+        StoredEvaluation.load(path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_without_an_evaluation_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"metrics\.json does not exist"):
-        Recorded.load(tmp_path)
+        StoredEvaluation.load(tmp_path)
 
 
 FILES = VALUES | st.fixed_dictionaries(
@@ -334,10 +335,10 @@ def test_truth_and_results_of_any_shape_are_scored_or_refused_in_one_sentence(
         path.write_text(json.dumps(data))
 
     def score():
-        loaded = CocoTruth.load(paths[0])
-        found = FoundTable.load(paths[1], truth=loaded)
-        images = loaded.places_of(None)
-        return evaluate(loaded, found, images=images, options=ReportOptions(plots=False))
+        loaded = GroundTruth.load(paths[0])
+        found = DetectionTable.load(paths[1], loaded)
+        images = loaded.indices_of(None)
+        return analyze_detections(loaded, found, images=images, options=ReportOptions(plots=False))
 
     evaluation, refusal = refusal_of(score)
     if evaluation is None:

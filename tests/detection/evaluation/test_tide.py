@@ -3,19 +3,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detection.evaluation.confusion import confuse
-from detection.evaluation.metrics import evaluate_coco
-from detection.evaluation.tables import CocoTruth, FoundTable
-from detection.evaluation.tide import KINDS, RIGHT, find_errors, measure_errors
+from detection.data.coco import GroundTruth
+from detection.evaluation.confusion import compute_confusion
+from detection.evaluation.metrics import compute_coco_metrics
+from detection.evaluation.tables import DetectionTable
+from detection.evaluation.tide import ERROR_TYPES, RIGHT, classify_errors, compute_tide
 
 quick = settings(max_examples=80, deadline=None)
-ALL_KINDS = tuple(KINDS)
+TYPES = tuple(ERROR_TYPES)
 
 
 def tables(objects, found, *, images=2, classes=3):
     """Truth of (image, class, box[, crowd]) and detections of (image, class, box, score)."""
-    truth = CocoTruth.read(
-        "made.json",
+    truth = GroundTruth.from_dict(
         {
             "images": [{"id": i} for i in range(images)],
             "categories": [{"id": i, "name": f"class {i}"} for i in range(classes)],
@@ -26,18 +26,18 @@ def tables(objects, found, *, images=2, classes=3):
         },
     )
     rows = [{"image_id": i, "category_id": c, "bbox": list(b), "score": s} for i, c, b, s in found]
-    return truth, FoundTable.read(rows, image_ids=truth.image_ids, category_ids=truth.category_ids)
+    return truth, DetectionTable.from_results(rows, truth)
 
 
-def kinds_of(objects, found, **shape):
+def types_of(objects, found, **shape):
     truth, table = tables(objects, found, **shape)
-    kinds = find_errors(truth, table, images=truth.places_of(None)).kinds
-    return [ALL_KINDS[k] if k >= 0 else {-1: "right", -2: "uncounted"}[k] for k in kinds]
+    kinds = classify_errors(truth, table, images=truth.indices_of(None)).types
+    return [TYPES[k] if k >= 0 else {-1: "right", -2: "uncounted"}[k] for k in kinds]
 
 
 def errors_of(objects, found, **shape):
     truth, table = tables(objects, found, **shape)
-    return measure_errors(truth, table, images=truth.places_of(None))
+    return compute_tide(truth, table, images=truth.indices_of(None))
 
 
 BOX = [10, 10, 20, 20]
@@ -57,11 +57,11 @@ FAR = [200, 200, 20, 20]
     ],
 )
 def test_each_kind_is_seen_where_it_was_made(detection, kind):
-    assert kinds_of([(0, 0, BOX)], [detection]) == [kind]
+    assert types_of([(0, 0, BOX)], [detection]) == [kind]
 
 
 def test_the_surer_of_two_detections_is_right_and_the_other_a_duplicate():
-    assert kinds_of([(0, 0, BOX)], [(0, 0, BOX, 0.4), (0, 0, [10, 10, 20, 19], 0.9)]) == [
+    assert types_of([(0, 0, BOX)], [(0, 0, BOX, 0.4), (0, 0, [10, 10, 20, 19], 0.9)]) == [
         "duplicate",
         "right",
     ]
@@ -70,7 +70,7 @@ def test_the_surer_of_two_detections_is_right_and_the_other_a_duplicate():
 def test_what_lies_in_a_crowd_of_its_category_is_no_error():
     objects = [(0, 0, [0, 0, 100, 100], True), (0, 1, FAR)]
     found = [(0, 0, BOX, 0.9), (0, 2, BOX, 0.9)]
-    assert kinds_of(objects, found) == ["uncounted", "background"]
+    assert types_of(objects, found) == ["uncounted", "background"]
 
 
 def test_an_object_is_missed_only_if_no_detection_could_be_mended_to_find_it():
@@ -138,19 +138,20 @@ FOUND = st.lists(st.tuples(*PLACES, st.sampled_from([0.1, 0.3, 0.5, 0.8])), max_
 @given(objects=OBJECTS, found=FOUND)
 def test_every_detection_has_one_kind_and_every_object_one_fate(objects, found):
     truth, table = tables(objects, found)
-    errors = find_errors(truth, table, images=truth.places_of(None))
-    result = measure_errors(truth, table, images=truth.places_of(None))
-    assert len(errors.rows) == (errors.kinds >= RIGHT).sum()
+    errors = classify_errors(truth, table, images=truth.indices_of(None))
+    result = compute_tide(truth, table, images=truth.indices_of(None))
+    assert len(errors.rows) == (errors.types >= RIGHT).sum()
     assert sum(result.counts.values()) - result.counts["missed"] + result.num_right == len(
         errors.rows
     )
-    assert result.num_right == errors.found.sum()
-    assert not (errors.found & errors.missed).any()
-    assert not (truth.crowd & (errors.found | errors.missed)).any()
-    claimed = errors.claimed[errors.claimed >= 0]
-    assert not (errors.found[claimed] | errors.missed[claimed]).any()
+    assert result.num_right == errors.matched.sum()
+    assert not (errors.matched & errors.missed).any()
+    assert not (truth.crowd & (errors.matched | errors.missed)).any()
+    assigned = errors.assigned[errors.assigned >= 0]
+    assert not (errors.matched[assigned] | errors.missed[assigned]).any()
     assert (
-        errors.found.sum() + errors.missed.sum() + np.unique(claimed).size == (~truth.crowd).sum()
+        errors.matched.sum() + errors.missed.sum() + np.unique(assigned).size
+        == (~truth.crowd).sum()
     )
     assert all(gain >= 0 for gain in result.gains.values())
 
@@ -159,8 +160,8 @@ def test_every_detection_has_one_kind_and_every_object_one_fate(objects, found):
 @given(objects=OBJECTS, found=FOUND)
 def test_the_ap_that_errors_are_weighed_by_is_cocos(objects, found):
     truth, table = tables(objects, found)
-    assert measure_errors(truth, table, images=truth.places_of(None)).ap50 == pytest.approx(
-        evaluate_coco(truth, table).ap50, abs=1e-6, nan_ok=True
+    assert compute_tide(truth, table, images=truth.indices_of(None)).ap50 == pytest.approx(
+        compute_coco_metrics(truth, table).ap50, abs=1e-6, nan_ok=True
     )
 
 
@@ -168,7 +169,9 @@ def test_the_ap_that_errors_are_weighed_by_is_cocos(objects, found):
 @given(objects=OBJECTS, found=FOUND, threshold=st.sampled_from([0, 0.4, 0.9]))
 def test_every_object_and_every_sure_detection_is_in_the_confusion_once(objects, found, threshold):
     truth, table = tables(objects, found)
-    result = confuse(truth, table, images=truth.places_of(None), score_threshold=threshold)
+    result = compute_confusion(
+        truth, table, images=truth.indices_of(None), score_threshold=threshold
+    )
     objects_by_class = np.bincount(truth.labels[~truth.crowd], minlength=3)
     assert result.counts[:-1].sum(axis=1).tolist() == objects_by_class.tolist()
     sure = table.scores >= threshold
@@ -186,7 +189,9 @@ def test_a_detection_goes_to_an_object_of_its_own_category_first():
     truth, table = tables(
         [(0, 0, BOX), (0, 1, [10, 12, 20, 20])], [(0, 1, BOX, 0.9), (0, 2, BOX, 0.8)]
     )
-    counts = confuse(truth, table, images=truth.places_of(None), score_threshold=0.5).counts
+    counts = compute_confusion(
+        truth, table, images=truth.indices_of(None), score_threshold=0.5
+    ).counts
     assert counts[1, 1] == 1
     assert counts[0, 2] == 1
     assert counts.sum() == 2
