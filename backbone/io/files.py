@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that becomes ``path`` if the block succeeds.
 
-    A reader sees the old file or the new one, never a part; on any error the temporary file is
-    removed and ``path`` is as it was. The temporary name keeps the suffix, since writers choose
-    the format by it. Missing parent folders are made.
+    Readers see the complete old or new file, never a partial one; on any error the temporary file
+    is removed and ``path`` is left unchanged. The temporary name keeps the suffix, by which writers
+    choose the format. Missing parent folders are created.
 
     Raises:
-        OSError: if the folder cannot be written to or the disk is full; the message names ``path``.
+        OSError: if the folder is not writable or the disk is full; the message names ``path``.
     """
     path = Path(path)
     temporary: Path | None = None
@@ -33,7 +33,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary = Path(name)
         yield temporary
         _flush_to_disk(temporary)
-        # mkstemp makes private files; give the artifact the permissions of an ordinary one.
+        # mkstemp creates private files; artifacts have the default permissions.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
@@ -44,14 +44,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_json(path: str | Path, data: Any, *, indent: int | None = 2) -> None:
-    """Write JSON, whole or not at all. NaN is refused: it is not JSON."""
+    """Write JSON atomically; NaN is refused, since it is not JSON."""
     with replacing(path) as temporary:
         text = json.dumps(data, indent=indent, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 text, whole or not at all."""
+    """Write UTF-8 text atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

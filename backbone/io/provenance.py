@@ -1,7 +1,7 @@
-"""How an artifact was made, so that any number can be traced and nothing is made twice.
+"""Provenance records, which make numbers traceable and let finished stages be skipped.
 
-Every stage writes a record beside or inside its artifact. Two records with the same ``key`` were
-made from the same stage, arguments, inputs and data, so the second run may be skipped.
+Every stage writes a record beside or inside its artifact. Two records have the same ``key`` if
+stage, arguments, inputs and data are equal, so that the second run can be skipped.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("nasdet", "torch", "torchvision", "lightning", "timm", "optuna", "detectron2")
-"""Distributions whose versions a record holds."""
+"""Distributions whose versions are recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What an artifact was made from."""
+    """Origin of an artifact."""
 
     stage: str
-    """The stage that made it: ``search``, ``pretrain``, ``detector``, ..."""
+    """Name of the stage: ``search``, ``pretrain``, ``detector``, ..."""
     arguments: Mapping[str, Any]
-    """What the stage was asked to do, as JSON's types; no paths of outputs."""
+    """Arguments of the stage; see ``to_builtins``. Without output paths."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Name of an input artifact -> fingerprint of its contents."""
     data: Mapping[str, str] = field(default_factory=dict)
-    """Name of a data set -> fingerprint."""
+    """Name of a dataset -> fingerprint."""
 
     @property
     def key(self) -> str:
-        """64 hexadecimal digits, equal for records that would give the same artifact.
+        """64 hexadecimal digits, equal for records of the same artifact.
 
-        Versions are recorded but take no part: an upgrade does not undo finished work.
+        Package versions are not included, so an upgrade does not invalidate finished stages.
         """
-        made_from = [self.stage, to_builtins(self.arguments), dict(self.inputs), dict(self.data)]
-        return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+        origin = [self.stage, to_builtins(self.arguments), dict(self.inputs), dict(self.data)]
+        return hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON's types, with the versions that are installed now."""
+        """Return the record as JSON-compatible values, with the installed versions."""
         return {
             "stage": self.stage,
             "key": self.key,
@@ -56,7 +56,7 @@ class Provenance:
 
 
 def to_builtins(value: Any) -> Any:
-    """Return dataclasses, enums, paths and tuples inside ``value`` as JSON's types."""
+    """Convert dataclasses, enums, paths and tuples inside ``value`` to JSON-compatible builtins."""
     if is_dataclass(value) and not isinstance(value, type):
         return {"type": type(value).__name__} | to_builtins(asdict(value))
     if isinstance(value, Enum):
@@ -86,8 +86,8 @@ def fingerprint_file(path: str | Path) -> str:
 def fingerprint_folder(root: str | Path) -> str:
     """Return a digest of the names and sizes of all files below ``root``.
 
-    Contents are not read, which would take hours for ImageNet; a file that is changed without its
-    size changing goes unnoticed.
+    Contents are not read, which would take hours for ImageNet, so a change that keeps the size of a
+    file is not detected.
     """
     root = Path(root)
     digest = hashlib.sha256()
@@ -104,7 +104,7 @@ def recorded_key(record: Any) -> str | None:
 
 
 def read_record(path: str | Path) -> Any:
-    """Return a JSON artifact, or None if it is not there or not JSON."""
+    """Return a JSON artifact, or None if it is missing or not valid JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):

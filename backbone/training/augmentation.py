@@ -1,4 +1,4 @@
-"""What training does to labelled images: one by one as they are read, and batch by batch."""
+"""Augmentation of labeled images: of each image when it is read, and of batches."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from backbone.config import ClassifierRecipe
 from backbone.training.images import ImageSet
 
 ASPECTS = (3 / 4, 4 / 3)
-"""Width by height of random crops (Szegedy et al. 2015, section 6)."""
-GREY = 0.5
+"""Aspect ratios (width / height) of random crops (Szegedy et al. 2015, section 6)."""
+GRAY = 0.5
+"""Value of erased pixels."""
 
 
 class TrainingImages(Dataset[tuple[Tensor, int]]):
-    """Images as training reads them, by index and seed; see ``IterationSampler``.
+    """Training images, indexed by (image index, seed); see ``IterationSampler``.
 
-    Items are an image, (3, H, W) uint8, and its class's number. What is random depends on the seed
+    Items are an image, (3, H, W) uint8, and its class index. Augmentation depends on the seed
     alone, whichever process reads the image.
     """
 
@@ -37,8 +38,8 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, int]:
-        index, seed = place
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int]:
+        index, seed = item
         image, label = self._images[index]
         if self._transform is not None:
             with torch.random.fork_rng(devices=[]):
@@ -48,9 +49,9 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
 
 
 class EvaluationImages(Dataset[tuple[Tensor, int]]):
-    """Images as evaluation reads them: a central crop where training crops at random.
+    """Evaluation images: a central crop where training takes random crops.
 
-    Items are an image, (3, H, W) uint8, and its class's number.
+    Items are an image, (3, H, W) uint8, and its class index.
     """
 
     def __init__(self, images: ImageSet, recipe: ClassifierRecipe) -> None:
@@ -69,7 +70,12 @@ class EvaluationImages(Dataset[tuple[Tensor, int]]):
 
 
 def prepare(images: Tensor, recipe: ClassifierRecipe) -> Tensor:
-    """Bring bytes, (B, 3, H, W) uint8, to [0, 1] and to the recipe's size."""
+    """Convert images to floats in [0, 1] and resize them to the recipe's size.
+
+    Shape:
+        - images: (B, 3, H, W), uint8
+        - output: (B, 3, side, side), float32, channels last
+    """
     side = recipe.image_side_px
     pixels = images.float() / 255
     if side and pixels.shape[-2:] != (side, side):
@@ -78,7 +84,7 @@ def prepare(images: Tensor, recipe: ClassifierRecipe) -> Tensor:
 
 
 def augment(images: Tensor, recipe: ClassifierRecipe) -> Tensor:
-    """Flip, shift and cut out of every image of a batch by its own draw.
+    """Flip, shift and erase a square, drawn independently for every image of a batch.
 
     Shape:
         - images: (B, 3, H, W) in [0, 1]
@@ -89,49 +95,81 @@ def augment(images: Tensor, recipe: ClassifierRecipe) -> Tensor:
             chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
             images = torch.where(chosen, images.flip(axis), images)
     if recipe.crop_padding_px:
-        images = shift(images, recipe.crop_padding_px)
+        images = random_shift(images, recipe.crop_padding_px)
     return cut_out(images, recipe.cutout_side_px) if recipe.cutout_side_px else images
 
 
-def shift(images: Tensor, padding_px: int) -> Tensor:
-    """Move every image by up to ``padding_px`` each way, reflected at the border."""
-    count, _, height, width = images.shape
-    padded = F.pad(images, (padding_px,) * 4, mode="reflect")
-    top, left = torch.randint(2 * padding_px + 1, (2, count, 1), device=images.device)
-    rows = top + torch.arange(height, device=images.device)
-    columns = left + torch.arange(width, device=images.device)
-    index = torch.arange(count, device=images.device)[:, None, None]
-    # Advanced indexing puts channels last, which is the memory layout that convolutions want.
-    moved = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]]
-    return moved.permute(0, 3, 1, 2)
+def random_shift(images: Tensor, padding_px: int) -> Tensor:
+    """Shift every image by up to ``padding_px`` along each axis, with reflection at the border."""
+    top, left = torch.randint(2 * padding_px + 1, (2, len(images), 1), device=images.device)
+    return shift_and_flip(images, shifts=torch.cat([top, left], dim=1), padding_px=padding_px)
+
+
+def shift_and_flip(
+    images: Tensor, *, shifts: Tensor, flips: Tensor | None = None, padding_px: int
+) -> Tensor:
+    """Shift and horizontally flip each image by its own amount, in one gather.
+
+    Args:
+        images: (B, C, H, W).
+        shifts: (B, 2), int64: rows and columns, from 0 to ``2 * padding_px``; ``padding_px`` is no
+            shift.
+        flips: (B,), bool: the images to flip; None flips none.
+        padding_px: rows and columns that are reflected at every border, less than H and W.
+
+    Returns:
+        (B, C, H, W), with channels last in memory.
+
+    Raises:
+        ValueError: if an image is too small for the padding.
+    """
+    height, width = images.shape[2:]
+    if padding_px >= min(height, width):
+        raise ValueError(
+            f"images of {width} x {height} px are too small for shifts of {padding_px} px"
+        )
+    rows = torch.arange(height, device=images.device) + shifts[:, :1] - padding_px
+    columns = torch.arange(width, device=images.device) + shifts[:, 1:] - padding_px
+    if flips is not None:
+        columns = torch.where(flips[:, None], columns.flip(1), columns)
+    batch = torch.arange(len(images), device=images.device)[:, None, None]
+    # Channels stay contiguous, so that each of the H x W indices moves C values.
+    gathered = images.permute(0, 2, 3, 1)[
+        batch, _reflect(rows, height)[:, :, None], _reflect(columns, width)[:, None, :]
+    ]
+    return gathered.permute(0, 3, 1, 2)
+
+
+def _reflect(indices: Tensor, side: int) -> Tensor:
+    indices = indices.abs()
+    return torch.where(indices >= side, 2 * (side - 1) - indices, indices)
 
 
 def cut_out(images: Tensor, side_px: int) -> Tensor:
-    """Make a square of every image grey (DeVries & Taylor 2017, section 3.2).
+    """Erase a square of every image to gray (Cutout, DeVries & Taylor 2017, section 3.2).
 
-    Its centre is any pixel, so that it may stick out of the image.
+    The center is any pixel, so that part of the square may be outside the image.
     """
     count, _, height, width = images.shape
 
     def covered(length: int) -> Tensor:
-        centre = torch.randint(length, (count, 1), device=images.device)
-        offset = torch.arange(length, device=images.device) - (centre - side_px // 2)
+        center = torch.randint(length, (count, 1), device=images.device)
+        offset = torch.arange(length, device=images.device) - (center - side_px // 2)
         return (offset >= 0) & (offset < side_px)
 
     rows, columns = covered(height), covered(width)
-    return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], GREY)
+    return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], GRAY)
 
 
 def mix(
     images: Tensor, labels: Tensor, recipe: ClassifierRecipe, *, num_classes: int
 ) -> tuple[Tensor, Tensor]:
-    """Mix the images of a batch with each other, and their labels alike.
+    """Apply MixUp (Zhang et al. 2018) or CutMix (Yun et al. 2019) to a batch and its labels.
 
-    Half of the batches, if both are wanted, by MixUp (Zhang et al. 2018), half by CutMix (Yun et
-    al. 2019).
+    If both are enabled, one is chosen at random per batch.
 
     Returns:
-        Images of the same shape, and labels: (B,) as they were, or (B, num_classes) shares.
+        Images of the same shape, and labels: (B,) unchanged, or (B, num_classes) probabilities.
     """
     alphas = ((v2.MixUp, recipe.mixup_alpha), (v2.CutMix, recipe.cutmix_alpha))
     kinds = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in alphas if alpha]

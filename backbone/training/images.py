@@ -1,7 +1,7 @@
-"""Images from disk, whatever mode they are in, and labelled image sets for training.
+"""Reading of images in any mode, and labeled image sets for training.
 
-An image set is a folder ``<root>/<split>/<class>/<file>`` (ImageNet's layout; the demonstration
-data's; anybody's) or CIFAR-10 as torchvision keeps it.
+An image set is a folder ``<root>/<split>/<class>/<file>`` (the layout of ImageNet and of the
+demonstration data) or CIFAR-10 in torchvision's format.
 """
 
 from __future__ import annotations
@@ -25,28 +25,27 @@ SPLIT_NAMES = {
     "train": ("train",),
     "val": ("val", "validation", "test"),
 }
-"""Split -> folder names that are looked for, in this order."""
+"""Split -> candidate folder names, in order of preference."""
 CACHE_BYTES = 2 * 2**30
-"""Sets that decode to at most this many bytes are kept in memory."""
+"""Maximum size of the decoded images that are kept in memory."""
 
 
 def read_image(path: str | Path, *, size: tuple[int, int] | None = None) -> Tensor:
-    """Read an image of any mode as RGB, upright.
+    """Read an image of any mode as RGB.
 
-    Greyscale, CMYK, palette, 16-bit and transparent images are converted; what is transparent
-    becomes white. An EXIF rotation is applied, unless ``size`` says that it was not meant to be.
+    Grayscale, CMYK, palette, 16-bit and transparent images are converted; transparent pixels become
+    white. An EXIF rotation is applied, unless only the unrotated image has the expected ``size``.
 
     Args:
-        path: the file.
-        size: width and height, in pixels, that the image should have, as an annotation file gives
-            them; it decides whether the EXIF rotation holds.
+        path: image file.
+        size: expected width and height in pixels, as stated by an annotation file.
 
     Returns:
         (3, H, W), uint8.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is not an image, is truncated, or is not of that ``size``.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the file is not an image, is truncated, or does not have that ``size``.
     """
     try:
         with Image.open(path) as file:
@@ -67,14 +66,14 @@ def read_image(path: str | Path, *, size: tuple[int, int] | None = None) -> Tens
     if size is not None and pixels.shape[1::-1] != tuple(size):
         raise ValueError(
             f"image {path} is {pixels.shape[1]} x {pixels.shape[0]} pixels, "
-            f"but its annotations say {size[0]} x {size[1]}"
+            f"but {size[0]} x {size[1]} in its annotations"
         )
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        # Pillow clips these to 0..255 instead of scaling. 16-bit files span 0..65535.
+        # Pillow clips these to 0..255 instead of scaling; 16-bit files range from 0 to 65535.
         values = np.asarray(image, dtype=np.float64)
         scale = 255 / 65535 if values.max(initial=0) > 255 else 1.0
         return Image.fromarray(np.round(values * scale).astype(np.uint8)).convert("RGB")
@@ -86,17 +85,17 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class ImageSet(Dataset[tuple[Tensor, int]]):
-    """Labelled images, decoded once where memory allows.
+    """Labeled images, cached in memory where they fit.
 
-    Items are an image, (3, H, W) uint8 after ``transform``, and its class's number.
+    Items are an image, (3, H, W) uint8, and its class index.
     """
 
     classes: tuple[str, ...]
     labels: tuple[int, ...]
     read: Callable[[int], Tensor]
-    """Index -> (3, H, W) uint8."""
+    """Read an image by its index: (3, H, W), uint8."""
     fingerprint: str
-    """Digest of what the set consists of."""
+    """Digest of the set's contents."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -106,16 +105,16 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
 
 
 def load_image_set(root: str | Path, split: str, *, download: bool = False) -> ImageSet:
-    """Open one split of a labelled image set.
+    """Open one split of a labeled image set.
 
     Args:
-        root: a folder with ``train/<class>/`` and ``val/<class>/`` (or ``test/<class>/``), or one
-            that holds CIFAR-10 as torchvision unpacks it.
+        root: folder with ``train/<class>/`` and ``val/<class>/`` (or ``test/<class>/``), or with
+            CIFAR-10 as torchvision unpacks it.
         split: ``train`` or ``val``.
-        download: fetch CIFAR-10 into ``root`` if nothing is there.
+        download: download CIFAR-10 into ``root`` if it is missing.
 
     Raises:
-        FileNotFoundError: if the root or the split is missing or holds no image.
+        FileNotFoundError: if the root or the split is missing or contains no image.
         ValueError: if ``split`` is neither ``train`` nor ``val``.
     """
     if split not in SPLIT_NAMES:
@@ -128,10 +127,9 @@ def load_image_set(root: str | Path, split: str, *, download: bool = False) -> I
     for name in SPLIT_NAMES[split]:
         if (root / name).is_dir():
             return _image_folder(root / name)
-    found = sorted(p.name for p in root.iterdir() if p.is_dir())[:5]
-    raise FileNotFoundError(
-        f"image folder {root} has no split {' or '.join(SPLIT_NAMES[split])}; it holds {found}"
-    )
+    folders = sorted(p.name for p in root.iterdir() if p.is_dir())[:5]
+    names = " or ".join(SPLIT_NAMES[split])
+    raise FileNotFoundError(f"image folder {root} has no folder {names}; it contains {folders}")
 
 
 def _image_folder(folder: Path) -> ImageSet:
@@ -143,7 +141,7 @@ def _image_folder(folder: Path) -> ImageSet:
         if path.suffix.lower() in IMAGE_SUFFIXES
     ]
     if not files:
-        raise FileNotFoundError(f"{folder} holds no images; expected {folder}/<class>/<image>")
+        raise FileNotFoundError(f"{folder} contains no images; expected {folder}/<class>/<image>")
     paths = [path for path, _ in files]
     return ImageSet(
         classes, tuple(label for _, label in files), _Reader(paths), fingerprint_folder(folder)
@@ -158,21 +156,21 @@ def _cifar10(root: Path, split: str, *, download: bool) -> ImageSet:
 
 
 class _Reader:
-    """Reads images by index and keeps them while they fit into ``CACHE_BYTES``."""
+    """Reader of images by index, with a cache of ``CACHE_BYTES``."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
         self._cache: dict[int, Tensor] = {}
-        self._room: int | None = None
+        self._free_bytes: int | None = None
 
     def __call__(self, index: int) -> Tensor:
-        if self._room is None:  # every worker process has a copy of this object
+        if self._free_bytes is None:  # every worker process has its own copy of this object
             worker = get_worker_info()
-            self._room = CACHE_BYTES // (worker.num_workers if worker else 1)
+            self._free_bytes = CACHE_BYTES // (worker.num_workers if worker else 1)
         image = self._cache.get(index)
         if image is None:
             image = read_image(self._paths[index])
-            if image.numel() <= self._room:
-                self._room -= image.numel()
+            if image.numel() <= self._free_bytes:
+                self._free_bytes -= image.numel()
                 self._cache[index] = image
         return image

@@ -1,4 +1,4 @@
-"""What a training will take, from a few measured steps, before it starts."""
+"""Forecast of a training's memory and time from a few measured steps."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from backbone.training.images import CACHE_BYTES
 from backbone.training.module import ClassifierModule
 
 PROBE_IMAGES = 8
-"""Images per measured step, at most; the rest is extrapolated."""
+"""Maximum images per measured step; larger batches are extrapolated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a training will take."""
+    """Memory and time that a training will need."""
 
     peak_bytes: int
-    """Most memory of one process: on a GPU that of its tensors, else of the whole process."""
+    """Peak memory of one process: of its tensors on a GPU, of the whole process on the CPU."""
     available_bytes: int
-    """Memory that there is for it."""
+    """Available memory."""
     seconds_per_epoch: float
-    """Without the time for which reading images keeps the device waiting."""
+    """Time per epoch, without waiting for images to be loaded."""
     largest_batch: int
-    """Images per step that would fit."""
+    """Maximum number of images per step that fits into memory."""
 
     def describe(self) -> str:
-        """Return a line for people."""
+        """Return a one-line summary."""
         minutes = self.seconds_per_epoch / 60
         duration = f"{minutes:.1f} min" if minutes >= 1 else f"{self.seconds_per_epoch:.1f} s"
         return (
@@ -47,10 +47,10 @@ class Forecast:
         )
 
     def check(self) -> None:
-        """Refuse a training that cannot fit.
+        """Check that the training fits into memory.
 
         Raises:
-            ValueError: with what would help.
+            ValueError: if it does not fit; the message suggests remedies.
         """
         if self.peak_bytes <= self.available_bytes:
             return
@@ -60,8 +60,8 @@ class Forecast:
             else "a smaller network, "
         )
         raise ValueError(
-            f"the training needs {_gib(self.peak_bytes)} of memory and "
-            f"{_gib(self.available_bytes)} are available; take {smaller}"
+            f"the training needs {_gib(self.peak_bytes)} of memory, but "
+            f"{_gib(self.available_bytes)} are available; use {smaller}"
             "activation_checkpointing=true, or precision=bf16-mixed"
         )
 
@@ -75,20 +75,20 @@ def forecast(
     present_bytes: int = 0,
     data_bytes: int = 0,
 ) -> Forecast:
-    """Measure a few small steps and extrapolate to the training's own.
+    """Measure a few small steps and extrapolate to the training's batch size.
 
     Args:
-        step: does a training step, optimizer included, on so many images.
+        step: runs one training step, including the optimizer, on the given number of images.
         batch_size: images per step of the training.
-        steps_per_epoch: steps.
-        device: where it will run.
-        present_bytes: of tensors that ``step`` has and this process holds already a second time.
-        data_bytes: that the process will hold besides, such as images kept in memory.
+        steps_per_epoch: number of steps.
+        device: device of the training.
+        present_bytes: size of the tensors of ``step`` of which this process holds another copy.
+        data_bytes: additional memory of the training process, such as cached images.
     """
     base = 0 if device.type == "cuda" else peak_bytes(device)
     available = available_bytes(device) + base
     large = min(batch_size, PROBE_IMAGES)
-    # Of one image a batch normalization over one pixel has no statistics.
+    # Batch normalization over one pixel needs at least two images.
     small = max(large // 2, 2) if large > 2 else large
     (small_seconds, small_bytes), (seconds, live) = (
         _measure(step, count, device) for count in (small, large)
@@ -100,7 +100,7 @@ def forecast(
     return Forecast(
         peak_bytes=fixed + live + round((live - small_bytes) * more),
         available_bytes=available,
-        # A step costs something even without images, so the time does not simply scale.
+        # A step has a constant cost, so its time is not proportional to the images.
         seconds_per_epoch=steps_per_epoch
         * (seconds + max(seconds - small_seconds, 0.5 * seconds * (1 - small / large)) * more),
         largest_batch=max(large + int(room / per_image), 0) if per_image > 0 else batch_size,
@@ -110,10 +110,16 @@ def forecast(
 def forecast_pretraining(
     config: PretrainConfig, module: ClassifierModule, *, image: Tensor, num_images: int
 ) -> Forecast:
-    """Say what the training will take, from steps of a copy of it on noise.
+    """Forecast a pretraining from steps of a copy of it on noise, and print the summary.
+
+    Args:
+        config: configuration of the training.
+        module: left unchanged, as are the random generators.
+        image: one training image, (3, H, W).
+        num_images: training and validation images, which may be cached in memory.
 
     Raises:
-        ValueError: if it cannot fit into memory.
+        ValueError: if the training does not fit into memory.
     """
     recipe = config.recipe
     device = choose_device(config.accelerator)
@@ -122,7 +128,7 @@ def forecast_pretraining(
         device = torch.device("cuda", local_rank())
     probe = copy.deepcopy(module).to(device).train()
     optimizer = probe.configure_optimizers()["optimizer"]
-    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(config.precision)
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(config.precision)
     shape = image.shape
     if recipe.image_side_px:
         shape = torch.Size((3, recipe.image_side_px, recipe.image_side_px))
@@ -130,7 +136,7 @@ def forecast_pretraining(
     def step(num_images: int) -> None:
         images = torch.randint(256, (num_images, *shape), dtype=torch.uint8, device=device)
         labels = torch.zeros(num_images, dtype=torch.int64, device=device)
-        with torch.autocast(device.type, kind, enabled=kind is not None):
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
             loss = probe.loss(images, labels)
         torch.autograd.backward(loss)
         optimizer.step()
@@ -146,12 +152,12 @@ def forecast_pretraining(
             present_bytes=0 if on_gpu else weights,
             data_bytes=0 if on_gpu else min(num_images * image.numel(), CACHE_BYTES),
         )
-    if on_gpu:  # leave the device as it was
+    if on_gpu:  # free the probe's memory
         del probe, optimizer
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     if global_rank() == 0:
-        print(prediction.describe(), flush=True)  # noqa: T201  # before a bar, for a person
+        print(prediction.describe(), flush=True)  # noqa: T201  # shown above the progress bar
     prediction.check()
     return prediction
 
@@ -177,7 +183,7 @@ def _wait(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Return the most memory so far: of tensors on a GPU, else of this process."""
+    """Return the peak memory so far: of tensors on a GPU, of this process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
@@ -185,7 +191,7 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def available_bytes(device: torch.device) -> int:
-    """Return the memory that is free: on a GPU, or on this machine within this process's limits."""
+    """Return the free memory of a GPU, or of this machine within this process's limits."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     meminfo = Path("/proc/meminfo")
@@ -197,7 +203,7 @@ def available_bytes(device: torch.device) -> int:
 
 
 def _container_room() -> list[int]:
-    """Return what control groups (version 2) leave, if they limit this process."""
+    """Return the memory left by the limit of control groups (version 2), if there is one."""
     limit, used = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current"))
     try:
         return [int(limit.read_text()) - int(used.read_text())]

@@ -1,4 +1,4 @@
-"""The order in which a training meets its images: a function of seed and step alone."""
+"""Samplers whose order of images is a function of seed and step alone."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import torch
 from torch.utils.data import Sampler
 
 SEED_STEP = 1_000_003
-"""Seeds of things that are numbered are this far apart, so that nearby base seeds do not meet."""
+"""Distance between the seeds of consecutive items, so that those of nearby base seeds differ."""
 
 
 class IterationSampler(Sampler[tuple[int, int]]):
-    """An endless shuffle of a data set, shared by processes and handed out in equal epochs.
+    """Infinite shuffle of a dataset, sharded over processes and split into epochs of equal length.
 
-    Every pass over the images is a new permutation that depends on the seed alone, and where an
-    epoch starts depends on the steps that were taken, not on how epochs were counted; so a training
-    that goes on in the middle sees the images that it would have seen. Items are an image's number
-    and the seed of its augmentation.
+    Every pass over the images is a new permutation that depends on the seed alone. The start of an
+    epoch depends on the number of steps taken, not on the number of epochs, so a training resumed
+    within an epoch sees the same images as an uninterrupted one. Items are (image index,
+    augmentation seed).
 
     Args:
-        num_images: size of the data set.
+        num_images: size of the dataset.
         items_per_epoch: images per epoch and process.
-        items_done: returns how many images this process has used up so far.
+        items_done: returns the number of images that this process has consumed so far.
         seed: of the permutations.
-        rank: this process's number.
-        world_size: how many processes share the stream.
+        rank: rank of this process.
+        world_size: number of processes that share the stream.
     """
 
     def __init__(
@@ -60,25 +60,26 @@ class IterationSampler(Sampler[tuple[int, int]]):
 
 
 class GroupedBatchSampler(Sampler[list[tuple[int, int]]]):
-    """The same shuffle in batches whose images are of one kind, so that little padding is needed.
+    """The shuffle of ``IterationSampler`` in batches of one group each, to reduce padding.
 
-    Images wait in their kind's batch until it is full (as in detectron2's training), so every one
-    is met once a pass and the batches come in the stream's order. A training that goes on walks
-    through the stream from its start, which takes about a second per million images.
+    Images are buffered per group until a batch is full (as in detectron2's
+    ``AspectRatioGroupedDataset``), so each image appears once per pass, in the stream's order. A
+    resumed training iterates over the stream from its start, which takes about a second per million
+    images.
 
     Args:
-        kinds: the kind of each image.
+        groups: the group of each image, such as its orientation.
         batch_size: images per batch.
         batches_per_epoch: batches per epoch and process.
-        batches_done: returns how many batches this process has used up so far.
+        batches_done: returns the number of batches that this process has consumed so far.
         seed: of the permutations.
-        rank: this process's number.
-        world_size: how many processes share the stream.
+        rank: rank of this process.
+        world_size: number of processes that share the stream.
     """
 
     def __init__(
         self,
-        kinds: Sequence[Hashable],
+        groups: Sequence[Hashable],
         *,
         batch_size: int,
         batches_per_epoch: int,
@@ -87,7 +88,7 @@ class GroupedBatchSampler(Sampler[list[tuple[int, int]]]):
         rank: int,
         world_size: int,
     ) -> None:
-        self._kinds, self._batch_size = kinds, batch_size
+        self._groups, self._batch_size = groups, batch_size
         self._batches, self._batches_done = batches_per_epoch, batches_done
         self._seed, self._rank, self._world_size = seed, rank, world_size
 
@@ -99,27 +100,27 @@ class GroupedBatchSampler(Sampler[list[tuple[int, int]]]):
         return itertools.islice(self._all_batches(), done, done + self._batches)
 
     def _all_batches(self) -> Iterator[list[tuple[int, int]]]:
-        waiting: dict[Hashable, list[tuple[int, int]]] = {}
+        buffers: dict[Hashable, list[tuple[int, int]]] = {}
         for item in shuffled_stream(
-            len(self._kinds), seed=self._seed, rank=self._rank, world_size=self._world_size
+            len(self._groups), seed=self._seed, rank=self._rank, world_size=self._world_size
         ):
-            batch = waiting.setdefault(self._kinds[item[0]], [])
+            batch = buffers.setdefault(self._groups[item[0]], [])
             batch.append(item)
             if len(batch) == self._batch_size:
                 yield batch
-                waiting[self._kinds[item[0]]] = []
+                buffers[self._groups[item[0]]] = []
 
 
 def shuffled_stream(
     num_images: int, *, seed: int, rank: int, world_size: int, first: int = 0
 ) -> Iterator[tuple[int, int]]:
-    """Yield a process's images without end, from its item ``first`` on: number, and item's seed."""
+    """Yield (image index, seed) for one process without end, starting at its item ``first``."""
     permutation: list[int] = []
     current = -1
     for item in itertools.count(first):
-        place = item * world_size + rank
-        if place // num_images != current:
-            current = place // num_images
+        index = item * world_size + rank
+        if index // num_images != current:
+            current = index // num_images
             generator = torch.Generator().manual_seed(seed + SEED_STEP * current)
             permutation = torch.randperm(num_images, generator=generator).tolist()
-        yield permutation[place % num_images], seed + SEED_STEP * place
+        yield permutation[index % num_images], seed + SEED_STEP * index

@@ -1,8 +1,7 @@
-"""Lightning, set up the same way for both trainings: pretraining and detector."""
+"""Lightning setup that pretraining and detector training share."""
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,10 +14,10 @@ from lightning.pytorch.loggers import Logger
 from backbone.io.runtime import choose_device, local_world_size, num_nodes
 
 EXPECTED_WARNINGS = (
-    # Reading in the training process is a choice here: small sets are kept in memory.
+    # Loading in the training process is deliberate: small datasets are kept in memory.
     ".*does not have many workers.*",
     ".*`num_workers` argument.*",
-    # Small sets have fewer steps than the logging interval.
+    # Small datasets have fewer steps than the logging interval.
     ".*The number of training batches.*is smaller than the logging interval.*",
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*You're resuming from a checkpoint that ended before the epoch ended.*",
@@ -26,22 +25,9 @@ EXPECTED_WARNINGS = (
     "You defined a `validation_step` but have no `val_dataloader`.*",
     # Frozen batch normalization is in evaluation mode.
     "Found .* module\\(s\\) in eval mode at the start of training.*",
-    # torch 2.14 renamed what Lightning 2.6 still calls by its old name.
+    # Lightning 2.6 uses a name that torch 2.14 deprecates.
     ".*isinstance\\(treespec, LeafSpec\\).*",
 )
-
-
-class Stopwatch:
-    """Seconds between laps, by the wall clock."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def lap(self) -> float:
-        """Return the seconds since the last lap, or since the start."""
-        now = time.monotonic()
-        seconds, self._last = now - self._last, now
-        return seconds
 
 
 def build_trainer(  # noqa: PLR0913  # a trainer has that many independent settings
@@ -59,14 +45,14 @@ def build_trainer(  # noqa: PLR0913  # a trainer has that many independent setti
     accumulate: int = 1,
     validate_every_batches: int = 0,
 ) -> L.Trainer:
-    """Make a trainer; under torchrun it joins the other processes, on the CPU too.
+    """Build a trainer; under torchrun it joins the other processes, on the CPU too.
 
-    A progress bar among ``callbacks`` takes the place of the usual one.
+    A progress bar among ``callbacks`` replaces the default one.
 
     Raises:
-        ValueError: if a GPU is asked for and there is none.
+        ValueError: if a GPU is requested on a machine without one.
     """
-    choose_device(accelerator)  # one sentence if there is none
+    choose_device(accelerator)  # raises the error above
     processes = local_world_size()
     has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
     own_bar = [] if has_bar else [TQDMProgressBar(refresh_rate=5)]
@@ -93,10 +79,13 @@ def build_trainer(  # noqa: PLR0913  # a trainer has that many independent setti
 
 
 def resume_point(path: Path, *, every_steps: int = 0) -> ModelCheckpoint:
-    """Return a callback that keeps one checkpoint at ``path``.
+    """Return a callback that keeps the latest checkpoint at ``path``.
 
-    It is of the last epoch's end, or with ``every_steps`` of the last multiple of so many steps.
-    Lightning writes it under another name and renames it, so it is whole at any time.
+    Lightning writes to a temporary file and renames it, so the checkpoint is always complete.
+
+    Args:
+        path: the checkpoint file.
+        every_steps: number of optimizer steps between checkpoints; 0 saves at the end of epochs.
     """
     return ModelCheckpoint(
         dirpath=path.parent,
@@ -111,7 +100,7 @@ def resume_point(path: Path, *, every_steps: int = 0) -> ModelCheckpoint:
 
 @contextmanager
 def expected_warnings_hidden() -> Iterator[None]:
-    """Hide Lightning's advice about choices that are deliberate here."""
+    """Suppress Lightning's warnings about choices that are deliberate here."""
     with warnings.catch_warnings():
         for message in EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message=message)

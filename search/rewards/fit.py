@@ -17,9 +17,10 @@ from backbone.cells.genotype import Genotype
 from backbone.io.runtime import limited_threads
 from backbone.models.cell_network import CellNetwork, NetworkConfig
 from backbone.models.operations import SameConv2d
+from backbone.training.augmentation import shift_and_flip
 from search.randomness import stream
 from search.rewards.config import ProxyConfig
-from search.rewards.image_tensors import ImageTensors, shift_and_flip
+from search.rewards.image_tensors import ImageTensors
 from search.rewards.training_step import TrainingStep
 
 MOMENTUM = 0.9
@@ -202,7 +203,7 @@ def augmented_batches(
     for start in range(0, size, config.batch_size):
         part = slice(start, start + config.batch_size)
         images = shift_and_flip(
-            train.images[order[part]], shifts=shifts[part], flips=flips[part], padding=padding
+            train.images[order[part]], shifts=shifts[part], flips=flips[part], padding_px=padding
         )
         yield images, train.labels[order[part]]
 

@@ -79,29 +79,3 @@ def load_tensors(
         torch.tensor([images.labels[index] for index in indices]).to(device),
         len(images.classes),
     )
-
-
-def shift_and_flip(images: Tensor, *, shifts: Tensor, flips: Tensor, padding: int) -> Tensor:
-    """Shift and mirror each image by its own amount, in one gather.
-
-    Args:
-        images: (B, 3, H, W).
-        shifts: (B, 2), int64: rows and columns, from 0 to ``2 * padding``; ``padding`` is no shift.
-        flips: (B,), bool: which are mirrored left to right.
-        padding: rows and columns that are reflected at every border.
-    """
-    height, width = images.shape[2:]
-    rows = torch.arange(height, device=images.device) + shifts[:, :1] - padding
-    columns = torch.arange(width, device=images.device) + shifts[:, 1:] - padding
-    columns = torch.where(flips[:, None], columns.flip(1), columns)
-    batch = torch.arange(len(images), device=images.device)[:, None, None]
-    # Channels stay whole, so each of H x W indices moves 3 values.
-    gathered = images.permute(0, 2, 3, 1)[
-        batch, _reflect(rows, height)[:, :, None], _reflect(columns, width)[:, None, :]
-    ]
-    return gathered.permute(0, 3, 1, 2)
-
-
-def _reflect(positions: Tensor, side: int) -> Tensor:
-    positions = positions.abs()
-    return torch.where(positions >= side, 2 * (side - 1) - positions, positions)

@@ -4,7 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backbone.config import ClassifierRecipe
-from backbone.training.augmentation import EvaluationImages, TrainingImages, cut_out, mix
+from backbone.training.augmentation import (
+    EvaluationImages,
+    TrainingImages,
+    cut_out,
+    mix,
+    random_shift,
+    shift_and_flip,
+)
 from backbone.training.images import ImageSet
 
 
@@ -46,6 +53,30 @@ def test_the_square_s_centre_is_any_pixel():
     grey = cut_out(torch.zeros(4000, 3, 8, 8), 1)[:, 0] == 0.5
     share = grey.float().mean(dim=0) * 64
     assert ((share > 0.5) & (share < 1.5)).all()
+
+
+def test_a_shift_moves_each_image_by_its_own_whole_number_of_pixels():
+    torch.manual_seed(0)
+    images = torch.arange(64.0).view(1, 1, 8, 8).repeat(16, 3, 1, 1)
+    moved = random_shift(images, 2)
+    padded = torch.nn.functional.pad(images[:1], (2,) * 4, mode="reflect")[0]
+    windows = [padded[:, y : y + 8, x : x + 8] for y in range(5) for x in range(5)]
+    indices = [next(i for i, w in enumerate(windows) if torch.equal(w, m)) for m in moved]
+    assert len(set(indices)) > 5
+
+
+def test_a_shift_and_a_flip_are_what_padding_and_cropping_give():
+    images = torch.arange(2 * 3 * 5 * 6).view(2, 3, 5, 6).float()
+    padded = torch.nn.functional.pad(images, (2, 2, 2, 2), mode="reflect")
+    shifts = torch.tensor([[0, 3], [4, 1]])
+    moved = shift_and_flip(images, shifts=shifts, flips=torch.tensor([False, True]), padding_px=2)
+    assert torch.equal(moved[0], padded[0, :, 0:5, 3:9])
+    assert torch.equal(moved[1], padded[1, :, 4:9, 1:7].flip(2))
+
+
+def test_images_too_small_for_a_shift_are_refused():
+    with pytest.raises(ValueError, match="images of 6 x 2 px are too small for shifts of 2 px"):
+        random_shift(torch.zeros(1, 3, 2, 6), 2)
 
 
 def test_what_happens_to_an_image_depends_on_its_seed_alone():

@@ -72,7 +72,7 @@ def test_an_exif_rotation_is_left_out_where_annotations_say_that_it_was(tmp_path
 
 def test_an_image_of_another_size_than_annotated_is_refused(tmp_path):
     Image.fromarray(COLOURS).save(tmp_path / "x.png")
-    with pytest.raises(ValueError, match=r"x\.png is 3 x 2 pixels, but its annotations say 5 x 5"):
+    with pytest.raises(ValueError, match=r"x\.png is 3 x 2 pixels, but 5 x 5 in its annotations"):
         read_image(tmp_path / "x.png", size=(5, 5))
 
 
@@ -113,7 +113,7 @@ def test_what_is_missing_of_an_image_set_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere does not exist"):
         load_image_set(tmp_path / "nowhere", "train")
     (tmp_path / "train").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"has no split val"):
+    with pytest.raises(FileNotFoundError, match=r"has no folder val"):
         load_image_set(tmp_path, "val")
-    with pytest.raises(FileNotFoundError, match=r"holds no images"):
+    with pytest.raises(FileNotFoundError, match=r"contains no images"):
         load_image_set(tmp_path, "train")

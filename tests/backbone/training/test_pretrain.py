@@ -19,7 +19,7 @@ from backbone.io.weights import read_metadata
 from backbone.models.backbone import build_backbone
 from backbone.models.checkpoint import load_backbone
 from backbone.models.classifier import Classifier, load_classifier
-from backbone.training.augmentation import augment, prepare, shift
+from backbone.training.augmentation import augment, prepare
 from backbone.training.images import load_image_set
 from backbone.training.module import ClassifierModule, build_schedule
 from backbone.training.optim import build_optimizer, cosine_schedule, exponential_schedule
@@ -274,7 +274,7 @@ def test_small_images_can_have_the_cifar_stem(image_root, tmp_path):
 
 def test_a_training_that_cannot_fit_does_not_start(image_root, tmp_path, monkeypatch):
     monkeypatch.setattr("backbone.training.preflight.available_bytes", lambda _: 0)
-    with pytest.raises(ValueError, match="GiB are available; take"):
+    with pytest.raises(ValueError, match="GiB are available; use"):
         pretrain_backbone(config(image_root), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -418,16 +418,6 @@ def test_classes_that_differ_between_the_splits_are_refused(image_root, tmp_path
     with pytest.raises(ValueError, match="train has the classes"):
         pretrain_backbone(config(tmp_path), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_shift_moves_each_image_by_its_own_whole_number_of_pixels():
-    torch.manual_seed(0)
-    images = torch.arange(64.0).view(1, 1, 8, 8).repeat(16, 3, 1, 1)
-    moved = shift(images, 2)
-    padded = torch.nn.functional.pad(images[:1], (2,) * 4, mode="reflect")[0]
-    windows = [padded[:, y : y + 8, x : x + 8] for y in range(5) for x in range(5)]
-    places = [next(i for i, w in enumerate(windows) if torch.equal(w, m)) for m in moved]
-    assert len(set(places)) > 5
 
 
 def test_without_augmentation_images_stay_as_they_are():

@@ -11,7 +11,7 @@ from search.randomness import stream
 from search.rewards.base import Pruned, Reward
 from search.rewards.config import ProxyConfig
 from search.rewards.fit import ProxyNetwork, train_proxy
-from search.rewards.image_tensors import ImageTensors, shift_and_flip, split_indices
+from search.rewards.image_tensors import ImageTensors, split_indices
 from search.rewards.proxy import ProxyReward
 from search.rewards.training_step import TrainingStep
 from search.space import SearchSpace
@@ -121,15 +121,6 @@ def test_the_network_has_the_first_width_that_was_asked_for(genotype):
         assert network(TRAIN.images[:2]).shape == (2, 2)
 
 
-def test_a_shift_and_a_flip_are_what_padding_and_cropping_give():
-    images = torch.arange(2 * 3 * 5 * 6).view(2, 3, 5, 6).float()
-    padded = torch.nn.functional.pad(images, (2, 2, 2, 2), mode="reflect")
-    shifts = torch.tensor([[0, 3], [4, 1]])
-    moved = shift_and_flip(images, shifts=shifts, flips=torch.tensor([False, True]), padding=2)
-    assert torch.equal(moved[0], padded[0, :, 0:5, 3:9])
-    assert torch.equal(moved[1], padded[1, :, 4:9, 1:7].flip(2))
-
-
 def write_folder(root, split, num_per_class, side=16):
     data = striped(2 * num_per_class, split, side)
     for label in (0, 1):
@@ -172,7 +163,7 @@ def test_what_cannot_be_trained_on_is_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         ProxyReward(replace(CONFIG, data_root=str(tmp_path / "none")))
     write_folder(tmp_path, "train", 4)
-    with pytest.raises(FileNotFoundError, match=r"no split val .* it holds \['train'\]"):
+    with pytest.raises(FileNotFoundError, match=r"no folder val .* it contains \['train'\]"):
         ProxyReward(replace(CONFIG, data_root=str(tmp_path)))
     with pytest.raises(ValueError, match="held_out_images is 8"):
         ProxyReward(replace(CONFIG, data_root=str(tmp_path), held_out_images=8))
