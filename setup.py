@@ -33,6 +33,7 @@ setup(
     ],
     extras_require={
         "wandb": ["wandb>=0.19"],
+        "mlflow": ["mlflow-skinny>=2.8", "sqlalchemy>=2", "alembic>=1.10"],
         "detectron2": ["detectron2"],
         "video": ["opencv-python-headless>=4.10"],
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"],

@@ -1,16 +1,14 @@
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from _schemas import register_schemas
+import all_tools
 
 CONF = Path(__file__).parents[1] / "conf"
-TOOLS = sorted(path.stem for path in CONF.glob("*.yaml"))
+TOOLS = sorted(all_tools.TOOLS)
 REQUIRED = {
     "run_pipeline": ["search.num_trials=1"],
-    "measure_sharing": ["table=x.jsonl"],
+    "rank_supernet": ["table=x.jsonl"],
     "evaluate_detector": ["weights=x.safetensors", "images=y"],
     "convert_annotations": ["source=x", "source_format=voc", "out=y"],
     "explain_evaluation": ["before=x", "after=y"],
@@ -54,7 +52,7 @@ CHOICES = (
         for path in sorted((CONF / "recipe").glob("*.yaml"))
     ]
 )
-PLACES = {
+REQUIRED_BY_CHOICE = {
     "data=coco": ["data.root=/data/coco"],
     "data=converted": ["data.root=/data/mine"],
     "coco_1x": ["data.root=/data/coco"],
@@ -73,15 +71,8 @@ PLACES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _hydra():
-    register_schemas()
-    with initialize_config_dir(version_base=None, config_dir=str(CONF)):
-        yield
-
-
 def settings(tool, *overrides):
-    return OmegaConf.to_object(compose(tool, [*REQUIRED.get(tool, []), *overrides]))
+    return all_tools.settings(tool, *REQUIRED.get(tool, []), *overrides)
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -104,7 +95,7 @@ def test_the_default_size_fits_the_detector(tool):
 
 @pytest.mark.parametrize(("tool", "choice"), CHOICES, ids=lambda value: value)
 def test_every_choice_fits_its_schema(tool, choice):
-    assert settings(tool, choice, *PLACES.get(choice, []))
+    assert settings(tool, choice, *REQUIRED_BY_CHOICE.get(choice, []))
 
 
 def test_every_experiment_is_tested():
@@ -113,7 +104,7 @@ def test_every_experiment_is_tested():
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_fits_its_schema(name):
-    extra = ["data.root=/data/coco"] if name.endswith("coco") else PLACES.get(name, [])
+    extra = ["data.root=/data/coco"] if name.endswith("coco") else REQUIRED_BY_CHOICE.get(name, [])
     assert settings(EXPERIMENTS[name], f"experiment={name}", *extra)
 
 
@@ -123,5 +114,4 @@ def test_a_wrong_value_is_refused_by_the_dataclass():
 
 
 def test_every_tool_has_a_config_of_its_name():
-    tools = {p.stem for p in (CONF.parent / "tools").glob("[a-z]*.py")}
-    assert tools == set(TOOLS)
+    assert {path.stem for path in CONF.glob("*.yaml")} == set(TOOLS)

@@ -1,26 +1,27 @@
-"""``--help`` of every tool: what it does and what can be set."""
+"""The command line of every tool: help, refused settings, values without names."""
 
 import os
 import re
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from _entry import check, explain, start_tool
-from _schemas import register_schemas
+import all_tools
 
 ROOT = Path(__file__).parents[1]
-TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("[a-z]*.py"))
+TOOLS = all_tools.TOOLS
 
 
-@pytest.mark.parametrize("tool", TOOLS)
-def test_every_setting_of_every_tool_is_explained(tool):
-    register_schemas()
-    lines = explain(tool, [], about="").partition("Settings")[2].splitlines()[1:]
+def explain(name, *overrides):
+    TOOLS[name].register()
+    return TOOLS[name].explain(overrides)
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_every_setting_of_every_tool_is_explained(name):
+    lines = explain(name).partition("Settings")[2].splitlines()[1:]
     settings = [n for n, line in enumerate(lines) if line.startswith("  ") and line[2] != " "]
     assert settings
     unexplained = [lines[n] for n in settings if not lines[n + 1].startswith(" " * 6)]
@@ -28,20 +29,16 @@ def test_every_setting_of_every_tool_is_explained(tool):
 
 
 def test_help_shows_the_values_that_the_command_line_asks_for():
-    register_schemas()
-    text = explain("train_detector", ["recipe=detector_1x", "seed=7"], about="Train.")
-    assert text.startswith("Train.\n")
+    text = explain("train_detector", "recipe=detector_1x", "seed=7")
+    assert text.startswith("Train Faster R-CNN on a backbone")
     assert "  seed=7\n" in text
     assert "[detector_1x]" in text
     assert "  data: coco, converted, [shapes]\n" in text
 
 
 def test_help_offers_only_choices_that_fit_the_tool():
-    register_schemas()
     (recipes,) = (
-        line
-        for line in explain("pretrain_backbone", [], about="").splitlines()
-        if line.startswith("  recipe: ")
+        line for line in explain("pretrain_backbone").splitlines() if line.startswith("  recipe: ")
     )
     assert "[classifier_quick]" in recipes
     assert "detector" not in recipes
@@ -68,11 +65,11 @@ def test_help_offers_only_choices_that_fit_the_tool():
         ("data.root=[1", "no viable alternative at input '[1'"),
     ],
 )
-@pytest.mark.parametrize("step", [check, partial(explain, about="")])
+@pytest.mark.parametrize("step", ["check", "explain"])
 def test_what_does_not_fit_is_refused_in_one_sentence(step, override, sentence):
-    register_schemas()
+    TOOLS["train_detector"].register()
     with pytest.raises(ValueError, match=re.escape(sentence)) as caught:
-        step("train_detector", [override])
+        getattr(TOOLS["train_detector"], step)([override])
     assert "\n" not in str(caught.value)
 
 
@@ -82,7 +79,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence(step, override, sentence):
         ("sede=1", "search_cells has no setting 'sede'; did you mean 'seed'?"),
         (
             "nasnet_a",
-            "search_cells cannot tell what 'nasnet_a' is for; settings are written name=value, "
+            "search_cells does not take the argument 'nasnet_a'; settings are written name=value, "
             "and --help lists them",
         ),
         ("--dryrun", "search_cells has no --dryrun; did you mean --dry-run?"),
@@ -101,17 +98,15 @@ def test_the_command_line_is_refused_without_a_traceback(argument, sentence):
 
 
 @pytest.mark.parametrize("flags", [["--cfg", "job"], ["--multirun"]])
-def test_values_may_stand_without_their_names_where_a_tool_says_so(flags, monkeypatch):
-    line = ["explain_evaluation.py", *flags, "it's a", "b c", "num_rows=3"]
-    monkeypatch.setattr(sys, "argv", [*line])
-    start_tool(lambda: None, about="")
-    assert sys.argv[1:] == [*flags, r"before='it\'s a'", "after='b c'", "num_rows=3"]
-    with initialize_config_dir(version_base=None, config_dir=str(ROOT / "conf")):
-        config = compose("explain_evaluation", sys.argv[-3:])
-    assert (config.before, config.after) == ("it's a", "b c")
-    monkeypatch.setattr(sys, "argv", [*line, "another"])
-    with pytest.raises(SystemExit, match="cannot tell what 'another' is for"):
-        start_tool(lambda: None, about="")
+def test_values_may_be_given_without_names_where_a_tool_declares_it(flags):
+    explain_evaluation = TOOLS["explain_evaluation"]
+    line = [*flags, "it's a", "b c", "num_rows=3"]
+    arguments = list(explain_evaluation.name_arguments(line))
+    assert arguments == [*flags, r"before='it\'s a'", "after='b c'", "num_rows=3"]
+    settings = all_tools.settings("explain_evaluation", *arguments[-3:])
+    assert (settings.before, settings.after) == ("it's a", "b c")
+    with pytest.raises(ValueError, match="does not take the argument 'another'"):
+        list(explain_evaluation.name_arguments([*line, "another"]))
 
 
 @pytest.mark.parametrize(
@@ -152,11 +147,68 @@ def test_the_command_line_asks_for_help(full_error):
 
 
 def test_a_list_of_settings_is_shown_as_the_command_line_takes_it():
-    register_schemas()
     (line,) = (
-        line
-        for line in explain("measure_fidelity", [], about="").splitlines()
-        if line.startswith("  cheap=")
+        line for line in explain("measure_fidelity").splitlines() if line.startswith("  proxies=")
     )
-    check("measure_fidelity", [line.strip()])
-    assert "cheap=[{epochs: 1}," in line
+    TOOLS["measure_fidelity"].check([line.strip()])
+    assert "proxies=[{epochs: 1}," in line
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "sentence"),
+    [
+        (
+            "train_detector",
+            "detector.rpn_candidates_train=5",
+            "train_detector's setting 'detector.rpn_candidates_train' is now "
+            "'detector.rpn_pre_nms_top_n_train'",
+        ),
+        ("run_pipeline", "rivals=[]", "run_pipeline's setting 'rivals' is now 'baselines'"),
+        ("run_pipeline", "at_once=2", "run_pipeline's setting 'at_once' is now 'num_parallel'"),
+        ("measure_fidelity", "cheap=[]", "measure_fidelity's setting 'cheap' is now 'proxies'"),
+        (
+            "replay_strategies",
+            "share=1",
+            "replay_strategies's setting 'share' is now 'top_fraction'",
+        ),
+        (
+            "search_cells",
+            "reward=shared",
+            "search_cells's choice reward=shared is now reward=supernet",
+        ),
+    ],
+)
+def test_a_former_name_is_refused_with_the_current_one(name, override, sentence):
+    TOOLS[name].register()
+    with pytest.raises(ValueError, match="is now") as caught:
+        TOOLS[name].check([override])
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("former", "current"),
+    [
+        ("compare_cells", "research/compare_cells"),
+        ("compare_searches", "research/compare_searches"),
+        ("measure_fidelity", "research/measure_fidelity"),
+        ("measure_sharing", "research/rank_supernet"),
+        ("replay_strategies", "research/replay_strategies"),
+        ("simulate_search", "research/simulate_search"),
+        ("tabulate_rewards", "research/tabulate_rewards"),
+        ("tabulate_sizes", "research/tabulate_sizes"),
+        ("benchmark_detector", "benchmarks/benchmark_detector"),
+        ("benchmark_evaluation", "benchmarks/benchmark_evaluation"),
+        ("benchmark_proxy", "benchmarks/benchmark_proxy"),
+        ("benchmark_training", "benchmarks/benchmark_training"),
+    ],
+)
+def test_the_former_path_of_a_tool_names_the_current_one(former, current):
+    assert (ROOT / "tools" / f"{current}.py").is_file()
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / f"{former}.py", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    sentence = f"error: tools/{former}.py is now tools/{current}.py\n"
+    assert (done.returncode, done.stderr) == (1, sentence)

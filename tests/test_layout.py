@@ -1,4 +1,5 @@
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,9 +36,22 @@ def test_importing_the_packages_brings_in_neither_hydra_nor_wandb_nor_detectron2
     assert done.stdout.strip() == "[]"
 
 
-def test_the_settings_of_a_tool_are_checked_before_torch_is_loaded():
-    code = "import sys, _entry, _run; print('torch' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT / "tools"
+def test_every_tool_checks_its_settings_before_torch_is_loaded():
+    code = (
+        "import sys, all_tools\n"
+        "for tool in all_tools.TOOLS.values():\n"
+        "    tool.register()\n"
+        "    tool.explain([])\n"
+        "    loaded = [m for m in ('torch', 'timm', 'lightning') if m in sys.modules]\n"
+        "    assert not loaded, (tool.name, loaded)\n"
     )
-    assert done.stdout.strip() == "False"
+    folders = ("tools/research", "tools/benchmarks", "tools", "tests/tools", ".")
+    path = os.pathsep.join(str(ROOT / folder) for folder in folders)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    assert done.returncode == 0, done.stderr

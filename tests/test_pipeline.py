@@ -31,27 +31,27 @@ def run(tool, *arguments, check=True, launcher=(sys.executable,), **environment)
 
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory):
-    out = tmp_path_factory.mktemp("road")
+def pipeline(tmp_path_factory):
+    out = tmp_path_factory.mktemp("pipeline")
     arguments = (
         "experiment=quickstart_smoke",
         f"out={out}",
         f"demonstration_root={out}/data",
-        "rivals=[timm:lcnet_035]",
+        "baselines=[timm:lcnet_035]",
     )
     return out, arguments, run("run_pipeline", *arguments)
 
 
-def data_arguments(road):
-    out = road[0]
+def data_arguments(pipeline):
+    out = pipeline[0]
     return [f"data.root={out}/data/detection", "recipe=smoke"]
 
 
 @pytest.mark.parametrize("wrong", ["backbone=timm:resnet5000", "data.root=/missing"])
-def test_a_refused_run_leaves_an_earlier_one_in_its_folder_as_it_is(road, tmp_path, wrong):
+def test_a_refused_run_leaves_an_earlier_one_in_its_folder_as_it_is(pipeline, tmp_path, wrong):
     config = tmp_path / "config.yaml"
     config.write_text("seed: 0")
-    done = run("train_detector", *data_arguments(road), f"out={tmp_path}", wrong, check=False)
+    done = run("train_detector", *data_arguments(pipeline), f"out={tmp_path}", wrong, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
@@ -59,9 +59,9 @@ def test_a_refused_run_leaves_an_earlier_one_in_its_folder_as_it_is(road, tmp_pa
     assert config.read_text() == "seed: 0"
 
 
-def test_a_run_says_when_it_replaces_another(road, tmp_path):
+def test_a_run_says_when_it_replaces_another(pipeline, tmp_path):
     (tmp_path / "config.yaml").write_text("seed: 0")
-    annotations = f"{road[0]}/data/detection/annotations/instances_val.json"
+    annotations = f"{pipeline[0]}/data/detection/annotations/instances_val.json"
     results = tmp_path / "results.json"
     results.write_text("[]")
     arguments = (f"annotations={annotations}", f"results={results}", f"out={tmp_path}")
@@ -69,41 +69,43 @@ def test_a_run_says_when_it_replaces_another(road, tmp_path):
     assert "files are replaced" not in run("evaluate_detector", *arguments).stdout
 
 
-def test_the_road_ends_with_a_table_and_a_page_that_needs_nothing_else(road):
-    out, _, done = road
+def test_the_pipeline_ends_with_a_table_and_a_self_contained_page(pipeline):
+    out, _, done = pipeline
     assert re.search(r"searched \d+@\d+ .* timm:lcnet_035 ", " ".join(done.stdout.split()))
     page = (out / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3
     assert not re.search(r'(src|href)="(?!data:)', page)
-    contestants = json.loads((out / "comparison.json").read_text())
-    assert [c["name"].split()[0] for c in contestants] == ["searched", "timm:lcnet_035"]
+    results = json.loads((out / "comparison.json").read_text())
+    assert [c["name"].split()[0] for c in results] == ["searched", "timm:lcnet_035"]
 
 
-def test_every_artifact_of_the_road_says_how_it_was_made(road):
-    out = road[0]
+def test_every_artifact_of_the_pipeline_records_how_it_was_made(pipeline):
+    out = pipeline[0]
     for name in (
         "search/cells.json",
         "searched/detector/metrics.json",
-        "rival/detector/metrics.json",
+        "baseline/detector/metrics.json",
     ):
         record = json.loads((out / name).read_text())["provenance"]
         assert len(record["key"]) == 64
         assert record["versions"]["torch"]
 
 
-def test_the_road_is_gone_only_once(road):
-    out, arguments, _ = road
+def test_a_complete_pipeline_is_not_run_again(pipeline):
+    out, arguments, _ = pipeline
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
     again = run("run_pipeline", *arguments)
     assert again.stdout.count("already there") == 6
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == before
 
 
-def test_a_road_killed_at_any_stage_ends_as_if_nothing_had_happened(road, tmp_path):
+def test_a_pipeline_killed_at_any_stage_resumes_to_the_same_result(pipeline, tmp_path):
     arguments = [
-        a.replace(str(road[0]), str(tmp_path)) for a in road[1] if not a.startswith("demonstration")
+        a.replace(str(pipeline[0]), str(tmp_path))
+        for a in pipeline[1]
+        if not a.startswith("demonstration")
     ]
-    arguments.append(f"demonstration_root={road[0]}/data")
+    arguments.append(f"demonstration_root={pipeline[0]}/data")
     for sign_of_life in (
         "search/study.journal",
         "search/cells.json",
@@ -123,20 +125,20 @@ def test_a_road_killed_at_any_stage_ends_as_if_nothing_had_happened(road, tmp_pa
         process.wait()
     run("run_pipeline", *arguments)
     for name in ("search/cells.json", "searched/pretrain/metrics.json"):
-        interrupted, whole = (json.loads((o / name).read_text()) for o in (tmp_path, road[0]))
+        interrupted, whole = (json.loads((o / name).read_text()) for o in (tmp_path, pipeline[0]))
         for figure in ("reward", "normal", "accuracy"):
             assert interrupted.get(figure) == whole.get(figure)
     interrupted, whole = (
-        json.loads((o / "comparison.json").read_text()) for o in (tmp_path, road[0])
+        json.loads((o / "comparison.json").read_text()) for o in (tmp_path, pipeline[0])
     )
     assert [c["metrics"] for c in interrupted] == [c["metrics"] for c in whole]
 
 
-def test_a_training_whose_process_is_killed_ends_the_road_in_one_sentence(road, tmp_path):
-    arguments = [a.replace(f"out={road[0]}", f"out={tmp_path}") for a in road[1]]
-    shutil.copytree(road[0] / "search", tmp_path / "search")
+def test_a_training_whose_process_is_killed_ends_the_pipeline_in_one_sentence(pipeline, tmp_path):
+    arguments = [a.replace(f"out={pipeline[0]}", f"out={tmp_path}") for a in pipeline[1]]
+    shutil.copytree(pipeline[0] / "search", tmp_path / "search")
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tools/run_pipeline.py"), *arguments, "at_once=2"],
+        [sys.executable, str(ROOT / "tools/run_pipeline.py"), *arguments, "num_parallel=2"],
         cwd=ROOT,
         env=os.environ | _USUAL,
         stdout=subprocess.DEVNULL,
@@ -161,8 +163,8 @@ def test_a_training_whose_process_is_killed_ends_the_road_in_one_sentence(road, 
             os.kill(int(child), 0)
 
 
-def test_evaluating_the_file_and_its_results_gives_the_figures_of_the_training(road, tmp_path):
-    out = road[0]
+def test_evaluating_the_file_and_its_results_gives_the_figures_of_the_training(pipeline, tmp_path):
+    out = pipeline[0]
     data, trained = out / "data/detection", out / "searched/detector"
     annotations = f"annotations={data}/annotations/instances_val.json"
     run(
@@ -180,8 +182,8 @@ def test_evaluating_the_file_and_its_results_gives_the_figures_of_the_training(r
             assert found[name] == pytest.approx(expected[name], abs=1e-6)
 
 
-def test_predictions_are_drawn_and_written(road, tmp_path):
-    out = road[0]
+def test_predictions_are_drawn_and_written(pipeline, tmp_path):
+    out = pipeline[0]
     run(
         "predict",
         f"weights={out}/searched/detector/detector.safetensors",
@@ -194,8 +196,8 @@ def test_predictions_are_drawn_and_written(road, tmp_path):
     assert all((tmp_path / record["drawing"]).is_file() for record in records)
 
 
-def test_backbones_are_compared_in_one_table(road, tmp_path):
-    out = road[0]
+def test_backbones_are_compared_in_one_table(pipeline, tmp_path):
+    out = pipeline[0]
     done = run(
         "compare_backbones",
         f"backbones=[{out}/searched/pretrain/backbone.safetensors,timm:lcnet_035]",
@@ -207,11 +209,11 @@ def test_backbones_are_compared_in_one_table(road, tmp_path):
     assert len(json.loads((tmp_path / "comparison.json").read_text())) == 2
 
 
-def test_two_processes_train_one_detector_that_one_process_scores_alike(road, tmp_path):
-    out = road[0]
+def test_two_processes_train_one_detector_that_one_process_scores_alike(pipeline, tmp_path):
+    out = pipeline[0]
     run(
         "train_detector",
-        *data_arguments(road),
+        *data_arguments(pipeline),
         "backbone=timm:lcnet_035",
         f"out={tmp_path}/two",
         launcher=(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
@@ -231,11 +233,11 @@ def test_two_processes_train_one_detector_that_one_process_scores_alike(road, tm
 
 
 @pytest.mark.skipif(not find_spec("wandb"), reason="wandb is not installed")
-def test_wandb_logs_offline_without_an_account(road, tmp_path):
+def test_wandb_logs_offline_without_an_account(pipeline, tmp_path):
     environment = {"HOME": str(tmp_path), "WANDB_API_KEY": "", "WANDB_MODE": ""}
     run(
         "train_detector",
-        *data_arguments(road),
+        *data_arguments(pipeline),
         "backbone=timm:lcnet_035",
         "logger=wandb",
         f"out={tmp_path}/run",
@@ -258,8 +260,10 @@ def test_wandb_logs_offline_without_an_account(road, tmp_path):
         (["out=/proc/nowhere"], "error: "),
     ],
 )
-def test_what_a_user_gets_wrong_is_one_sentence(road, tmp_path, arguments, message):
-    done = run("train_detector", *data_arguments(road), f"out={tmp_path}", *arguments, check=False)
+def test_what_a_user_gets_wrong_is_one_sentence(pipeline, tmp_path, arguments, message):
+    done = run(
+        "train_detector", *data_arguments(pipeline), f"out={tmp_path}", *arguments, check=False
+    )
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -267,10 +271,10 @@ def test_what_a_user_gets_wrong_is_one_sentence(road, tmp_path, arguments, messa
 
 
 @pytest.mark.skipif(bool(find_spec("detectron2")), reason="detectron2 is installed")
-def test_without_detectron2_its_engine_is_one_sentence(road, tmp_path):
+def test_without_detectron2_its_engine_is_one_sentence(pipeline, tmp_path):
     done = run(
         "train_detector",
-        *data_arguments(road),
+        *data_arguments(pipeline),
         "detector=detectron2",
         f"out={tmp_path}",
         check=False,

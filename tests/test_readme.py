@@ -1,15 +1,12 @@
-"""What README and docs tell people to type is there and is understood."""
+"""The commands and links of README and docs are valid."""
 
 import re
 import shlex
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from _entry import name_arguments
-from _schemas import register_schemas
+import all_tools
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,7 +15,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def commands():
-    """The lines of the pages' shell blocks, continuation lines joined."""
+    """Return the lines of the pages' shell blocks as words, continuation lines joined."""
     text = "\n".join(page.read_text() for page in PAGES)
     blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
@@ -38,15 +35,13 @@ def test_there_are_commands():
 
 @pytest.mark.parametrize("words", TOOLS)
 def test_every_command_names_a_tool_and_settings_that_it_has(words):
-    place = next(i for i, word in enumerate(words) if word.startswith("tools/"))
-    assert (ROOT / words[place]).is_file()
-    settings = list(name_arguments(Path(words[place]).stem, words[place + 1 :]))
+    index = next(i for i, word in enumerate(words) if word.startswith("tools/"))
+    path = Path(words[index])
+    assert all_tools.PATHS[path.stem] == ROOT / path
+    settings = list(all_tools.TOOLS[path.stem].name_arguments(words[index + 1 :]))
     if settings[:1] == ["--multirun"]:  # its lists of values are one value each here
         settings = [re.sub(r",.*", "", setting) for setting in settings[1:]]
-    register_schemas()
-    with initialize_config_dir(version_base=None, config_dir=str(ROOT / "conf")):
-        config = compose(Path(words[place]).stem, settings)
-    assert OmegaConf.to_object(config).out
+    assert all_tools.settings(path.stem, *settings).out
 
 
 def test_every_make_target_is_in_the_makefile():

@@ -1,25 +1,85 @@
-"""The packages' tables of choices and of renamed settings, joined for the command line."""
+"""All choices of the command line: the packages' tables, joined and registered with Hydra.
+
+A choice is a row of its table and a YAML that starts from ``NAME_schema``, the row's config.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 import backbone.config
 import detection.config
 import search.config
+from _logger_base import LoggerConfig
+from _loggers import LOGGERS
+from _rewards import REWARDS
+from backbone.config import Choice
+from detection.models.config import DETECTORS
+from search.execution import EXECUTORS
+from search.space import SpaceConfig
+from search.strategies import STRATEGIES
 
-_CONFIGS = (backbone.config, detection.config, search.config)
+CONFIG_DIR = Path(__file__).parents[1] / "conf"
+
+CHOICES: Mapping[str, Mapping[str, Choice]] = {
+    "detector": DETECTORS,
+    "strategy": STRATEGIES,
+    "reward": REWARDS,
+    "executor": EXECUTORS,
+    "logger": LOGGERS,
+}
+"""Config group -> its table."""
+
+PLAIN_CONFIGS: Mapping[str, Mapping[str, type]] = {
+    "space": {"space": SpaceConfig},
+    "logger": {"none": LoggerConfig},
+}
+"""Config group -> configs that select no implementation."""
+
+_CONFIG_MODULES = (backbone.config, detection.config, search.config)
 
 RENAMED_SETTINGS: Mapping[str, str] = {
     former: current
-    for module in _CONFIGS
+    for module in _CONFIG_MODULES
     for former, current in getattr(module, "RENAMED_SETTINGS", {}).items()
 }
 """Former name of a setting -> current name."""
 
 RENAMED_CHOICES: Mapping[str, str] = {
     former: current
-    for module in _CONFIGS
+    for module in _CONFIG_MODULES
     for former, current in getattr(module, "RENAMED_CHOICES", {}).items()
 }
 """Former ``group=option`` or ``setting=value`` -> current one."""
+
+
+def register_choices() -> None:
+    """Register ``small_size`` and the config of every choice, as ``NAME_schema``, with Hydra."""
+    OmegaConf.register_new_resolver("small_size", small_size, replace=True)
+    store = ConfigStore.instance().store
+    for group, table in CHOICES.items():
+        for name, choice in table.items():
+            store(group=group, name=f"{name}_schema", node=choice.config)
+    for group, configs in PLAIN_CONFIGS.items():
+        for name, config in configs.items():
+            store(group=group, name=f"{name}_schema", node=config)
+
+
+def small_size(group: str, *, _root_: Any) -> str:
+    """Return the option of ``size`` for small images that fits the chosen detector.
+
+    A detector with settings of its own has a file of its own: ``detector=torchvision_retinanet``
+    takes ``size=retinanet_small``.
+
+    Args:
+        group: the config group of the detector, as Hydra's defaults list names it.
+        _root_: the choices so far, which Hydra passes.
+    """
+    _, _, kind = _root_[group].partition("_")
+    own = f"{kind}_small"
+    return own if (CONFIG_DIR / "size" / f"{own}.yaml").is_file() else "small"

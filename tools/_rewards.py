@@ -1,37 +1,43 @@
-"""Rewards from their settings: where search and detection meet."""
+"""The rewards of search and detection in one table, and their construction."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import search.rewards
 from backbone.config import Choice
 from detection.reward import DetectionRewardConfig
-from search.rewards import REWARDS
 from search.rewards.config import ProxyConfig
 
 if TYPE_CHECKING:
     from search.rewards.base import Reward
     from search.rewards.config import ZeroCostConfig
 
-DETECTION = Choice(DetectionRewardConfig, "detection.reward:DetectionReward")
+REWARDS: Mapping[str, Choice] = {
+    **search.rewards.REWARDS,
+    "detection": Choice(DetectionRewardConfig, "detection.reward:DetectionReward"),
+}
+"""Name -> config and class, which is constructed from the config."""
 
 
 def build_reward(config: Any) -> Reward:
-    """Build the reward of some settings.
+    """Build the reward that a config selects.
 
     Raises:
         FileNotFoundError: if its data are missing.
-        TypeError: if there is no reward for settings of that type.
-        ValueError: if its data are not fit for it.
+        TypeError: if no reward has a config of that type.
+        ValueError: if its data do not fit.
     """
-    for choice in (*REWARDS.values(), DETECTION):
-        if type(config) is choice.config:
-            return choice.load()(config)
-    raise TypeError(f"no reward for {type(config).__name__}")
+    for choice in REWARDS.values():
+        if choice.config is type(config):
+            reward: Reward = choice.load()(config)
+            return reward
+    raise TypeError(f"no reward has a config of type {type(config).__name__}")
 
 
 def build_score(config: ZeroCostConfig | None, proxy: Any) -> Reward | None:
-    """Build the training-free score that goes before a proxy training, if there is one."""
+    """Build the training-free score that precedes a proxy training; None without a config."""
     if config is None:
         return None
     from search.rewards.zero_cost import ZeroCostReward

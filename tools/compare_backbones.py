@@ -1,6 +1,6 @@
-r"""Train the same detector on several backbones; one table.
+r"""Train the same detector on several backbones and compare them in one table.
 
-Writes report.html and comparison.json, and each detector in a folder of its own.
+Writes report.html and comparison.json, and each detector to a folder of its own.
 
 python tools/compare_backbones.py                                   # demonstration data
 python tools/compare_backbones.py \
@@ -10,26 +10,36 @@ python tools/compare_backbones.py \
 from __future__ import annotations
 
 import re
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-import hydra
-from omegaconf import DictConfig
-
-from _detection_schemas import CompareBackbones
-from _entry import start_tool
-from _run import build_loggers, finish_loggers, named_bar, plain_errors, start_run
+from _cli import Run, tool
+from _logger_base import LoggerConfig
+from _loggers import build_loggers, close_loggers, named_bar
+from detection.engine.config import TrainDetectorConfig
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="compare_backbones")
-def main(config: DictConfig) -> None:
-    with plain_errors():
-        run = start_run(config)
-        compare_backbones(run.settings, run.out)
-        run.record()
+@dataclass(kw_only=True, slots=True)
+class Args:
+    """Settings of ``compare_backbones``."""
+
+    out: str
+    """The run's folder; each backbone has a folder of its own in it."""
+    backbones: list[str]
+    """Backbone specs; ``.safetensors`` files come with their weights."""
+    training: TrainDetectorConfig
+    """The detector training, the same for all; its ``backbone`` is filled in."""
+    side_px: int
+    """Side of the square image for which multiply-adds are counted."""
+    logger: LoggerConfig
+    """Where metrics are logged."""
+
+    def __post_init__(self) -> None:
+        if not self.backbones:
+            raise ValueError("backbones needs at least one spec")
 
 
-def compare_backbones(settings: CompareBackbones, out: Path) -> None:
+@tool(Args)
+def main(run: Run[Args]) -> None:
     from backbone.io.files import write_json
     from backbone.io.html import Table, write_page
     from backbone.io.text_tables import text_table
@@ -38,39 +48,42 @@ def compare_backbones(settings: CompareBackbones, out: Path) -> None:
     from detection.engine.train import train_detector
     from detection.evaluation.summary import BackboneResult, comparison_rows
 
-    # A typing error in the last spec should not show after hours of training the first.
+    args, out = run.args, run.out
+    # Build all first: a typo in the last spec must not show after hours of training.
     costs = {
-        spec: measure_cost(build_backbone(spec), side_px=settings.side_px)
-        for spec in settings.backbones
+        spec: measure_cost(build_backbone(spec), side_px=args.side_px) for spec in args.backbones
     }
-    contestants = []
+    results = []
     for number, (spec, cost) in enumerate(costs.items()):
         folder = out / f"{number}-{re.sub(r'[^A-Za-z0-9]+', '-', spec)[-40:]}"
-        loggers = build_loggers(settings.logger, folder)
-        bar = named_bar(f"{spec} ({number + 1}/{len(costs)})")
-        result = train_detector(
-            replace(settings.training, backbone=spec), folder, loggers=loggers, callbacks=[bar]
+        loggers = build_loggers(args.logger, folder)
+        trained = train_detector(
+            replace(args.training, backbone=spec),
+            folder,
+            loggers=[logger.lightning for logger in loggers],
+            callbacks=[named_bar(f"{spec} ({number + 1}/{len(costs)})")],
         )
-        finish_loggers(loggers)
-        contestants.append(
+        close_loggers(loggers)
+        results.append(
             BackboneResult(
                 name=spec,
                 parameters=cost.parameters,
                 mult_adds=cost.mult_adds,
-                metrics=result.metrics,
-                seconds={"detector": result.seconds},
+                metrics=trained.metrics,
+                seconds={"detector": trained.seconds},
             )
         )
-    head, rows = comparison_rows(contestants)
-    write_json(out / "comparison.json", [c.to_dict() for c in contestants])
+    head, rows = comparison_rows(results)
+    write_json(out / "comparison.json", [result.to_dict() for result in results])
     write_page(
         out / "report.html",
         title="Backbones compared",
         lead="The same detector training on each backbone.",
         parts=[Table("Comparison", head, rows, "AP in percent on the validation images.")],
     )
+    run.record()
     print(f"\n{text_table(head, rows)}\n\nreport: {out / 'report.html'}")
 
 
 if __name__ == "__main__":
-    start_tool(main, about=__doc__)
+    main()

@@ -8,44 +8,47 @@ python tools/convert_annotations.py source=/data/mine source_format=coco target_
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-import hydra
-from omegaconf import DictConfig
+from _cli import Run, tool
+from detection.config import ConversionConfig
 
-from _entry import start_tool
-from _run import plain_errors, start_run
-
-MOST_FREQUENT = 8
-"""Categories that are counted by name."""
+MAX_NAMED_CATEGORIES = 8
+"""Most frequent categories that are listed by name."""
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="convert_annotations")
-def main(config: DictConfig) -> None:
-    with plain_errors():
-        from detection.data.convert.convert import convert_annotations
+@dataclass(kw_only=True, slots=True)
+class Args(ConversionConfig):
+    """Settings of ``convert_annotations``."""
 
-        run = start_run(config)
-        settings, out = run.settings, run.out
-        for split in convert_annotations(settings, out):
-            print(f"{split.name}: {split.images} images, {describe_boxes(split.boxes)}")
-        if settings.target_format == "coco" and {"train", "val"} <= set(settings.splits):
-            print(f"use it: data=converted data.root={out}")
-        elif settings.target_format == "coco":
-            for split in settings.splits:
-                print(
-                    f"annotations: {out}/annotations/instances_{split}.json  images: {out}/{split}"
-                )
+    out: str
+    """The folder to write; with ``target_format=coco`` it becomes ``data.root`` of
+    ``data=converted``."""
 
 
-def describe_boxes(boxes: Mapping[str, int]) -> str:
-    """Say how many boxes there are, and of which categories most."""
+@tool(Args)
+def main(run: Run[Args]) -> None:
+    from detection.data.convert.convert import convert_annotations
+
+    args, out = run.args, run.out
+    for split in convert_annotations(args, out):
+        print(f"{split.name}: {split.images} images, {format_box_counts(split.boxes)}")
+    if args.target_format == "coco" and {"train", "val"} <= set(args.splits):
+        print(f"use it: data=converted data.root={out}")
+    elif args.target_format == "coco":
+        for name in args.splits:
+            print(f"annotations: {out}/annotations/instances_{name}.json  images: {out}/{name}")
+
+
+def format_box_counts(boxes: Mapping[str, int]) -> str:
+    """Return the number of boxes, in all and in the most frequent categories, as text."""
     if not boxes:
         return "no boxes"
-    most = sorted(boxes.items(), key=lambda item: -item[1])[:MOST_FREQUENT]
+    most = sorted(boxes.items(), key=lambda item: -item[1])[:MAX_NAMED_CATEGORIES]
     counts = ", ".join(f"{name} {count}" for name, count in most)
     left = len(boxes) - len(most)
     return f"{sum(boxes.values())} boxes: {counts}" + (f", {left} more categories" if left else "")
 
 
 if __name__ == "__main__":
-    start_tool(main, about=__doc__)
+    main()

@@ -1,48 +1,62 @@
-"""Bring cells from one notation to another, and draw them.
+"""Convert cells between notations and draw them.
 
-Reads our JSON, DARTS's tuples, ENAS's integers and NNI's JSON, or published cells by name; writes
-one of them, cells.png and cells.svg. What a notation cannot say is refused.
+Reads nasdet's JSON, DARTS's tuples, ENAS's integers and NNI's JSON, or published cells by name;
+writes one of these notations, cells.png and cells.svg. Cells that the target notation cannot
+express are refused.
 
 python tools/convert_cells.py cells=darts_v2 to=nni
 python tools/convert_cells.py cells=their_genotype.txt      # to cells.json, a backbone spec's part
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from pathlib import Path
 
-import hydra
-from omegaconf import DictConfig
-
-from _entry import start_tool
-from _run import plain_errors, start_run
+from _cli import Run, tool
 
 FILE_NAMES = {"json": "cells.json", "darts": "darts.txt", "enas": "enas.txt", "nni": "nni.json"}
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="convert_cells")
-def main(config: DictConfig) -> None:
-    with plain_errors():
-        from backbone.cells.drawing import draw_genotype
-        from backbone.cells.notations import format_genotype, parse_genotype
-        from backbone.cells.published import PUBLISHED
-        from backbone.io.files import write_text
+@dataclass(kw_only=True, slots=True)
+class Args:
+    """Settings of ``convert_cells``."""
 
-        run = start_run(config)
-        settings = run.settings
-        genotype = PUBLISHED.get(settings.cells)
-        if genotype is None:
-            text = Path(settings.cells).read_text(encoding="utf-8")
-            try:
-                genotype = parse_genotype(text, merge=settings.merge)
-            except ValueError as error:
-                raise ValueError(f"{settings.cells}: {error}") from None
-        converted = format_genotype(genotype, settings.to, merge=settings.merge)
-        written = run.out / FILE_NAMES[settings.to]
-        write_text(written, converted)
-        for suffix in ("png", "svg"):
-            draw_genotype(genotype, run.out / f"cells.{suffix}", title=Path(settings.cells).name)
-        run.finish()
-        print(f"cells: {written}\ndrawings: {run.out / 'cells.png'}, {run.out / 'cells.svg'}")
+    out: str
+    """The folder for the converted file and the drawings."""
+    cells: str
+    """Published cells by name, such as ``nasnet_a``, or a file in any of the notations: nasdet's
+    JSON, DARTS's tuples, ENAS's integers, NNI's JSON."""
+    to: str = "json"
+    """Notation to write: ``json`` (nasdet's), ``darts``, ``enas`` or ``nni``."""
+    merge: str = "all"
+    """Blocks that NNI's space concatenates: ``all``, or ``loose_end`` (those that no block
+    reads)."""
+
+
+@tool(Args)
+def main(run: Run[Args]) -> None:
+    from backbone.cells.drawing import draw_genotype
+    from backbone.cells.notations import format_genotype, parse_genotype
+    from backbone.cells.published import PUBLISHED
+    from backbone.io.files import write_text
+
+    args = run.args
+    genotype = PUBLISHED.get(args.cells)
+    if genotype is None:
+        text = Path(args.cells).read_text(encoding="utf-8")
+        try:
+            genotype = parse_genotype(text, merge=args.merge)
+        except ValueError as error:
+            raise ValueError(f"{args.cells}: {error}") from None
+    converted = format_genotype(genotype, args.to, merge=args.merge)
+    path = run.out / FILE_NAMES[args.to]
+    write_text(path, converted)
+    for suffix in ("png", "svg"):
+        draw_genotype(genotype, run.out / f"cells.{suffix}", title=Path(args.cells).name)
+    run.finish()
+    print(f"cells: {path}\ndrawings: {run.out / 'cells.png'}, {run.out / 'cells.svg'}")
 
 
 if __name__ == "__main__":
-    start_tool(main, about=__doc__)
+    main()

@@ -1,4 +1,4 @@
-"""Say what a backbone is made of and what it costs; draw its cells.
+"""Print a backbone's layers and cost; draw its cells.
 
 Prints parameters, multiply-adds, activations, memory and the stages with their shapes; writes
 cells.png.
@@ -10,41 +10,54 @@ python tools/describe_backbone.py backbone=timm:resnet50
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 
-import hydra
-from omegaconf import DictConfig
-
-from _entry import start_tool
-from _run import plain_errors, start_run
-from _schemas import DescribeBackbone
+from _cli import Run, tool
+from backbone.config import require_at_least
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="describe_backbone")
-def main(config: DictConfig) -> None:
-    with plain_errors():
-        run = start_run(config)
-        describe_backbone(run.settings, run.out)
+@dataclass(kw_only=True, slots=True)
+class Args:
+    """Settings of ``describe_backbone``."""
+
+    out: str
+    """The folder for the drawing of its cells."""
+    backbone: str
+    """Backbone spec."""
+    side_px: int
+    """Height and width of the images."""
+    batch_size: int
+    """Images per batch, for the memory."""
+    num_classes: int = 1000
+    """Classes of the classifier whose parameters are counted, too."""
+    stem: str = "imagenet"
+    """Stem of cell backbones: ``imagenet`` or ``cifar``."""
+
+    def __post_init__(self) -> None:
+        for name in ("side_px", "batch_size", "num_classes"):
+            require_at_least(1, **{name: getattr(self, name)})
 
 
-def describe_backbone(settings: DescribeBackbone, out: Path) -> None:
+@tool(Args)
+def main(run: Run[Args]) -> None:
     from backbone.cells.drawing import draw_genotype
     from backbone.cells.genotype import Genotype
     from backbone.models.backbone import BackboneSpec
     from backbone.profile.complexity import measure_cost, measure_memory
 
-    spec = BackboneSpec.parse(settings.backbone, stem=settings.stem)
+    args = run.args
+    spec = BackboneSpec.parse(args.backbone, stem=args.stem)
     backbone = spec.build_meta()
-    side, batch = settings.side_px, settings.batch_size
+    side, batch = args.side_px, args.batch_size
     cost = measure_cost(backbone, side_px=side)
-    head = (backbone.channels[backbone.out[-1]] + 1) * settings.num_classes
+    head = (backbone.channels[backbone.out[-1]] + 1) * args.num_classes
     memory = measure_memory(backbone, side_px=side, batch_size=batch)
-    whole = f"with a classifier of {settings.num_classes} classes {cost.parameters + head:,}"
+    whole = f"with a classifier of {args.num_classes} classes {cost.parameters + head:,}"
     saved = memory.checkpointed
     steps = f"{_bytes(memory.training)} for a training step" + (
         "" if saved is None else f" ({_bytes(saved)} with activation checkpointing)"
     )
-    print(f"""{settings.backbone} at {side} x {side} px
+    print(f"""{args.backbone} at {side} x {side} px
 
 parameters   {cost.parameters:,}; {whole}
 mult-adds    {cost.mult_adds:,} per image
@@ -53,8 +66,8 @@ memory       of {batch} images: {_bytes(memory.inference)} for inference, {steps
 
 {backbone.summary(side_px=side)}""")
     if isinstance(spec.architecture, Genotype):
-        drawing = out / "cells.png"
-        draw_genotype(spec.architecture, drawing, title=settings.backbone)
+        drawing = run.out / "cells.png"
+        draw_genotype(spec.architecture, drawing, title=args.backbone)
         print(f"\ncells: {drawing}")
 
 
@@ -63,4 +76,4 @@ def _bytes(count: int) -> str:
 
 
 if __name__ == "__main__":
-    start_tool(main, about=__doc__)
+    main()

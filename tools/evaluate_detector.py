@@ -1,8 +1,8 @@
-r"""Compute COCO mAP of a detector, or of a results file that any program wrote.
+r"""Compute COCO mAP of a detector, or of a results file written by any program.
 
-Prints COCO's figures and writes metrics.json, error_kinds.json, confusion.json, images.json,
-pictures and report.html; of a detector also results.json, its detections. Under torchrun the
-processes share the images.
+Prints COCO's metrics and writes metrics.json, error_kinds.json, confusion.json, images.json, plots
+and report.html; for a detector also results.json, its detections. Under torchrun the processes
+divide the images among them.
 
 python tools/evaluate_detector.py weights=runs/detector/detector.safetensors \
     images=data/shapes/detection/val
@@ -12,78 +12,128 @@ python tools/evaluate_detector.py results=runs/detector/results.json task=locali
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hydra
-from omegaconf import DictConfig
-
-from _detection_schemas import EvaluateDetector
-from _entry import start_tool
-from _run import plain_errors, start_run
+from _cli import Run, tool
+from backbone.config import require_at_least
+from detection.config import EVALUATION_BACKENDS, InferenceConfig
 
 if TYPE_CHECKING:
     from detection.engine.scoring import DetectionsWithTruth
 
-
-@hydra.main(version_base=None, config_path="../conf", config_name="evaluate_detector")
-def main(config: DictConfig) -> None:
-    with plain_errors():
-        run = start_run(config)
-        from backbone.io.runtime import process_group
-
-        with process_group() as rank:
-            evaluate(run.settings, run.out, rank=rank)
-            if rank == 0:
-                run.finish()
+TASKS = ("detection", "localization")
 
 
-def evaluate(settings: EvaluateDetector, out: Path, *, rank: int) -> None:
+@dataclass(kw_only=True, slots=True)
+class Args:
+    """Settings of ``evaluate_detector``."""
+
+    out: str
+    """The folder for ``metrics.json``, ``results.json`` and the rest of the report."""
+    annotations: str
+    """COCO JSON with the ground truth."""
+    weights: str = ""
+    """A ``detector.safetensors`` to run on ``images``; or give ``results``."""
+    images: str = ""
+    """Folder of the images."""
+    results: str = ""
+    """Detections in COCO's results format, of any program, to score instead."""
+    task: str = "detection"
+    """``detection``: COCO's metrics; ``localization``: whether the highest-scoring box is on the
+    object."""
+    backend: str = EVALUATION_BACKENDS[0]
+    """``hotcoco``, or ``pycocotools``, the reference; the metrics are equal."""
+    score_threshold: float = 0.5
+    """Minimum score for a detection to count in the confusion matrix and in the counts per image, 0
+    to 1; COCO's metrics use all detections."""
+    plots: bool = True
+    """Whether to plot precision-recall curves, confusion and error types, and write
+    report.html."""
+    per_class: bool = True
+    """Whether to print a table of all categories."""
+    batch_size: int = 8
+    """Images per batch; only images of equal size are batched."""
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    """Image sizes and test-time augmentation; not used with ``results``."""
+    bad_boxes: str = "error"
+    """What to do about boxes without area or outside their image: ``error`` or ``drop``."""
+
+    def __post_init__(self) -> None:
+        if bool(self.weights) == bool(self.results):
+            raise ValueError("give either weights=... (and images=...) or results=...")
+        if self.weights and not self.images:
+            raise ValueError("weights=... needs images=..., the folder of the images")
+        for name, value, choices in (
+            ("task", self.task, TASKS),
+            ("backend", self.backend, EVALUATION_BACKENDS),
+        ):
+            if value not in choices:
+                raise ValueError(f"unknown {name} {value!r}; choose from {list(choices)}")
+        if not 0 <= self.score_threshold <= 1:
+            raise ValueError(f"score_threshold must lie in 0 to 1, not {self.score_threshold:g}")
+        require_at_least(1, batch_size=self.batch_size)
+
+
+@tool(Args)
+def main(run: Run[Args]) -> None:
+    from backbone.io.runtime import process_group
+
+    with process_group() as rank:
+        evaluate(run.args, run.out, rank=rank)
+        if rank == 0:
+            run.finish()
+
+
+def evaluate(args: Args, out: Path, *, rank: int) -> None:
+    """Evaluate the detector or the results file; the first process writes and prints."""
     from detection.data.coco import CocoTable
     from detection.engine.scoring import detect_with_file, load_results_file, save_results_file
 
-    annotations = CocoTable.load(settings.annotations, bad_boxes=settings.bad_boxes)
-    if settings.results:
+    annotations = CocoTable.load(args.annotations, bad_boxes=args.bad_boxes)
+    if args.results:
         if rank == 0:
-            results_path, own = Path(settings.results), out / "results.json"
-            report(settings, load_results_file(results_path, annotations), out)
+            results_path, own = Path(args.results), out / "results.json"
+            report(args, load_results_file(results_path, annotations), out)
             if own.resolve() != results_path.resolve():
                 own.unlink(missing_ok=True)  # of a detector that was evaluated here before
         return
-    weights, images = Path(settings.weights), Path(settings.images)
+    weights, images = Path(args.weights), Path(args.images)
     results = detect_with_file(
         weights,
         annotations,
         images,
-        batch_size=settings.batch_size,
-        inference=settings.inference,
+        batch_size=args.batch_size,
+        inference=args.inference,
     )
     if rank == 0:
-        report(settings, save_results_file(weights, results, annotations, images, out), out)
+        report(args, save_results_file(weights, results, annotations, images, out), out)
         print(f"detections: {out / 'results.json'}")
 
 
-def report(settings: EvaluateDetector, scored: DetectionsWithTruth, out: Path) -> None:
+def report(args: Args, scored: DetectionsWithTruth, out: Path) -> None:
+    """Write and print the metrics of the task."""
     from backbone.io.text_tables import text_table
     from detection.evaluation.localization import describe_localization
     from detection.evaluation.report import ReportOptions, class_rows, describe_errors
     from detection.evaluation.summary import describe_metrics
 
     options = ReportOptions(
-        backend=settings.backend, score_threshold=settings.score_threshold, plots=settings.plots
+        backend=args.backend, score_threshold=args.score_threshold, plots=args.plots
     )
-    if settings.task == "localization":
+    if args.task == "localization":
         print(describe_localization(scored.localize(out, options)))
     else:
         evaluation = scored.report(out, options)
         print(describe_metrics(evaluation.metrics))
         print(describe_errors(evaluation.errors))
-        if settings.per_class:
+        if args.per_class:
             print(f"\n{text_table(*class_rows(evaluation))}\n")
-        if settings.plots:
+        if args.plots:
             print(f"report: {out / 'report.html'}")
     print(f"metrics: {out / 'metrics.json'}")
 
 
 if __name__ == "__main__":
-    start_tool(main, about=__doc__)
+    main()

@@ -1,6 +1,6 @@
-r"""Say what moved AP between two evaluations.
+r"""Explain the change of AP between two evaluations.
 
-Compares settings, figures, IoU thresholds, categories, kinds of error and images; writes
+Compares settings, metrics, IoU thresholds, categories, error types and images; writes
 explanation.json. Takes folders of evaluate_detector, or their metrics.json; a training's folder
 needs annotations as well.
 
@@ -9,36 +9,52 @@ python tools/explain_evaluation.py before=runs/detector after=runs/other/detecto
     annotations=data/shapes/detection/annotations/instances_val.json
 """
 
-import hydra
-from omegaconf import DictConfig
+from __future__ import annotations
 
-from _detection_schemas import ExplainEvaluation
-from _entry import start_tool
-from _run import plain_errors, start_run
+from dataclasses import dataclass
+
+from _cli import Run, tool
+from backbone.config import require_at_least
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="explain_evaluation")
-def main(config: DictConfig) -> None:
-    with plain_errors():
-        from backbone.io.files import write_json
-        from detection.data.coco import GroundTruth
-        from detection.evaluation.compare import describe, explain
-        from detection.evaluation.files import StoredEvaluation
+@dataclass(kw_only=True, slots=True)
+class Args:
+    """Settings of ``explain_evaluation``."""
 
-        run = start_run(config)
-        settings: ExplainEvaluation = run.settings
-        truth = GroundTruth.load(settings.annotations) if settings.annotations else None
-        before, after = (
-            StoredEvaluation.load(path, truth=truth) for path in (settings.before, settings.after)
-        )
-        explanation = explain(before, after)
-        path = run.out / "explanation.json"
-        write_json(path, explanation.to_dict())
-        run.finish()
-        print(f"before: {before.path}\nafter: {after.path}\n")
-        print(f"{describe(explanation, num_rows=settings.num_rows)}\n")
-        print(f"all of it: {path}")
+    out: str
+    """The folder for ``explanation.json``."""
+    before: str
+    """A folder that ``evaluate_detector`` wrote, or the ``metrics.json`` in it."""
+    after: str
+    """The evaluation to compare with it, likewise."""
+    annotations: str = ""
+    """COCO JSON with the ground truth, for folders that have ``results.json`` but no
+    ``error_kinds.json``, such as a training's."""
+    num_rows: int = 10
+    """Categories and images to print; the file has all."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, num_rows=self.num_rows)
+
+
+@tool(Args, unnamed=("before", "after"))
+def main(run: Run[Args]) -> None:
+    from backbone.io.files import write_json
+    from detection.data.coco import GroundTruth
+    from detection.evaluation.compare import describe, explain
+    from detection.evaluation.files import StoredEvaluation
+
+    args = run.args
+    truth = GroundTruth.load(args.annotations) if args.annotations else None
+    before, after = (StoredEvaluation.load(path, truth=truth) for path in (args.before, args.after))
+    explanation = explain(before, after)
+    path = run.out / "explanation.json"
+    write_json(path, explanation.to_dict())
+    run.finish()
+    print(f"before: {before.path}\nafter: {after.path}\n")
+    print(f"{describe(explanation, num_rows=args.num_rows)}\n")
+    print(f"all of it: {path}")
 
 
 if __name__ == "__main__":
-    start_tool(main, about=__doc__)
+    main()

@@ -1,7 +1,7 @@
 r"""Export a trained detector to ONNX, or its backbone by torch.export.
 
 The file is written only if its AP on the given images is less than 0.1 points below the
-detector's; a JSON beside it holds the figures.
+detector's; a JSON file beside it holds the metrics.
 
 python tools/export_detector.py
 python tools/export_detector.py weights=runs/detector/detector.safetensors file_format=torch \
@@ -10,39 +10,53 @@ python tools/export_detector.py weights=runs/detector/detector.safetensors file_
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-import hydra
-from omegaconf import DictConfig
-
-from _entry import start_tool
-from _run import plain_errors, start_run
+from _cli import Run, tool
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="export_detector")
-def main(config: DictConfig) -> None:
-    with plain_errors():
-        from detection.data.coco import CocoTable
-        from detection.engine.export import export_detector
+@dataclass(kw_only=True, slots=True)
+class Args:
+    """Settings of ``export_detector``."""
 
-        run = start_run(config)
-        settings = run.settings
-        exported = export_detector(
-            Path(settings.weights),
-            run.out,
-            annotations=CocoTable.load(settings.annotations, bad_boxes=settings.bad_boxes),
-            image_root=Path(settings.images),
-            file_format=settings.file_format,
-        )
-        run.finish()
-        print(
-            f"{exported.path}: takes {exported.height_px} x {exported.width_px} pixels; AP "
-            f"{exported.ap:.2f}, the detector's on the same input {exported.original_ap:.2f} "
-            f"({exported.images} images)"
-        )
-        if exported.original_ap == 0:
-            print("the detector finds nothing on these images, so that they prove nothing")
+    out: str
+    """The folder for ``detector.onnx`` or ``backbone.pt2``, and the JSON file with its metrics."""
+    weights: str
+    """A ``detector.safetensors``."""
+    annotations: str
+    """COCO JSON of the images on which the exported file must match the detector's AP."""
+    images: str
+    """Folder of these images."""
+    file_format: str = "onnx"
+    """``onnx``: the whole detector, for the torchvision engine; ``torch``: its backbone, by
+    ``torch.export``."""
+    bad_boxes: str = "error"
+    """What to do about boxes without area or outside their image: ``error`` or ``drop``."""
+
+
+@tool(Args)
+def main(run: Run[Args]) -> None:
+    from detection.data.coco import CocoTable
+    from detection.engine.export import export_detector
+
+    args = run.args
+    exported = export_detector(
+        Path(args.weights),
+        run.out,
+        annotations=CocoTable.load(args.annotations, bad_boxes=args.bad_boxes),
+        image_root=Path(args.images),
+        file_format=args.file_format,
+    )
+    run.finish()
+    print(
+        f"{exported.path}: takes {exported.height_px} x {exported.width_px} pixels; AP "
+        f"{exported.ap:.2f}, the detector's on the same input {exported.original_ap:.2f} "
+        f"({exported.images} images)"
+    )
+    if exported.original_ap == 0:
+        print("the detector has no correct detections on these images, so they prove nothing")
 
 
 if __name__ == "__main__":
-    start_tool(main, about=__doc__)
+    main()

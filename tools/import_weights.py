@@ -1,4 +1,4 @@
-"""Turn weights that others released for NASNet-A or PNASNet-5 into a backbone.
+"""Import released weights of NASNet-A or PNASNet-5 as a backbone.
 
 Writes backbone.safetensors, which is a backbone spec.
 
@@ -6,30 +6,44 @@ python tools/import_weights.py weights=nasnetalarge-a1897284.pth backbone=nasnet
 python tools/import_weights.py weights=timm:pnasnet5large backbone=pnasnet_5:4@4320
 """
 
-import hydra
-from omegaconf import DictConfig
+from __future__ import annotations
 
-from _entry import start_tool
-from _run import plain_errors, start_run
+from dataclasses import dataclass
+
+from _cli import Run, tool
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="import_weights")
-def main(config: DictConfig) -> None:
-    with plain_errors():
-        from backbone.models.timm_import import import_weights
+@dataclass(kw_only=True, slots=True)
+class Args:
+    """Settings of ``import_weights``."""
 
-        run = start_run(config)
-        settings = run.settings
-        path = run.out / "backbone.safetensors"
-        import_weights(
-            settings.weights,
-            path,
-            spec=settings.backbone,
-            average_counts_padding=settings.average_counts_padding,
-        )
-        run.finish()
-        print(f"backbone: {path}")
+    out: str
+    """The folder for ``backbone.safetensors``."""
+    weights: str
+    """A state dict (``.pth`` or ``.safetensors``) with timm's and Cadene's names, or
+    ``timm:nasnetalarge``, which downloads."""
+    backbone: str
+    """Cells and N @ F of the network that the weights belong to."""
+    average_counts_padding: bool = False
+    """Whether strided average pooling counts the zeros of its padding, which gives timm's and
+    Keras's outputs; the released code, in which the weights were trained, does not count them."""
+
+
+@tool(Args)
+def main(run: Run[Args]) -> None:
+    from backbone.models.timm_import import import_weights
+
+    args = run.args
+    path = run.out / "backbone.safetensors"
+    import_weights(
+        args.weights,
+        path,
+        spec=args.backbone,
+        average_counts_padding=args.average_counts_padding,
+    )
+    run.finish()
+    print(f"backbone: {path}")
 
 
 if __name__ == "__main__":
-    start_tool(main, about=__doc__)
+    main()

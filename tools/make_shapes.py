@@ -1,4 +1,4 @@
-"""Make the demonstration data: search, pretraining and detection sets of textured shapes.
+"""Generate the demonstration data: search, pretraining and detection sets of textured shapes.
 
 Writes image folders for search and pretraining and a COCO data set; conf/ reads them by default.
 
@@ -6,26 +6,32 @@ python tools/make_shapes.py                             # the default, into data
 python tools/make_shapes.py out=elsewhere shapes.seed=1
 """
 
-from pathlib import Path
+from __future__ import annotations
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
+from dataclasses import dataclass, field
 
-from _entry import start_tool
-from _run import plain_errors
-from _schemas import MakeShapes
-from _shapes import make_shapes_with_bar
+from _cli import Run, tool
+from _demo.config import ShapesConfig
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="make_shapes")
-def main(config: DictConfig) -> None:
-    with plain_errors():
-        settings = OmegaConf.to_object(config)
-        assert isinstance(settings, MakeShapes)
-        make_shapes_with_bar(settings.shapes, Path(settings.out))
-    print(f"demonstration data: {settings.out}")
-    print(f"detectors take it by data.root={settings.out}/detection")
+@dataclass(kw_only=True, slots=True)
+class Args:
+    """Settings of ``make_shapes``."""
+
+    out: str
+    """The folder to write; it becomes the data root of the other tools."""
+    shapes: ShapesConfig = field(default_factory=ShapesConfig)
+    """Amount of data to generate."""
+
+
+@tool(Args)
+def main(run: Run[Args]) -> None:
+    from _demo.dataset import make_shapes_with_bar
+
+    make_shapes_with_bar(run.args.shapes, run.out)
+    print(f"demonstration data: {run.out}")
+    print(f"detectors take it by data.root={run.out}/detection")
 
 
 if __name__ == "__main__":
-    start_tool(main, about=__doc__)
+    main()

@@ -1,7 +1,7 @@
-r"""Detect objects in images, videos or a camera's pictures; write them drawn, and JSON.
+r"""Detect objects in images, videos or a camera's frames; write drawings and JSON.
 
-Writes every image with its boxes drawn as PNG, and predictions.json with boxes, classes and scores;
-of a video an .mp4 with boxes and a .jsonl with a line per frame.
+For images, writes each one with its boxes drawn as PNG, and predictions.json with boxes, classes
+and scores; for a video, an .mp4 with boxes and a .jsonl with one line per frame.
 
 python tools/predict.py weights=runs/detector/detector.safetensors \
     images=data/shapes/detection/val
@@ -11,57 +11,80 @@ python tools/predict.py weights=runs/detector/detector.safetensors images=street
 python tools/predict.py weights=runs/detector/detector.safetensors images=0     # first camera
 """
 
+from __future__ import annotations
+
 import sys
+from dataclasses import dataclass
 
-import hydra
-from omegaconf import DictConfig
-
-from _detection_schemas import Predict
-from _entry import start_tool
-from _run import plain_errors, start_run
+from _cli import Run, tool
+from backbone.config import require_at_least
+from detection.config import InferenceConfig
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="predict")
-def main(config: DictConfig) -> None:
-    with plain_errors():
-        import torch
+@dataclass(kw_only=True, slots=True)
+class Args(InferenceConfig):
+    """Settings of ``predict``."""
 
-        from detection.engine.predict import find_images, predict_images
-        from detection.engine.tta import Vision
-        from detection.engine.video import FrameChoice, is_video, predict_video
-        from detection.models.checkpoint import load_detector
+    out: str
+    """The folder for the drawings and ``predictions.json``."""
+    weights: str
+    """A ``detector.safetensors``."""
+    images: str
+    """An image, a folder of images, a glob in quotes, a video file, or the number of a camera."""
+    score_threshold: float | None = 0.5
+    """Minimum score of a detection to be drawn and written, 0 to 1."""
+    batch_size: int = 1
+    """Images per batch; only images of equal size are batched."""
+    every_nth: int = 1
+    """Process every N-th frame of a video."""
+    max_frames: int = 0
+    """Stop after so many processed frames of a video; 0: at its end."""
 
-        run = start_run(config)
-        settings: Predict = run.settings
-        is_images = not is_video(settings.images)
-        paths = find_images(settings.images) if is_images else []
-        detector, info = load_detector(settings.weights, inference=settings)
-        detector.to("cuda" if torch.cuda.is_available() else "cpu")
-        vision = Vision.of(info, settings)
-        if is_images:
-            done = predict_images(
-                detector, info, paths, run.out, vision=vision, batch_size=settings.batch_size
-            )
-            run.finish()
-            print(f"{len(paths) - len(done.broken)} images: {done.path}")
-            if done.broken:
-                sys.exit("\n".join(f"error: {sentence}" for sentence in done.broken))
-            return
-        lines, count = predict_video(
-            detector,
-            info,
-            settings.images,
-            run.out,
-            vision=vision,
-            choice=FrameChoice(
-                every_nth=settings.every_nth,
-                most=settings.max_frames,
-                batch_size=settings.batch_size,
-            ),
+    def __post_init__(self) -> None:
+        InferenceConfig.__post_init__(self)  # a slots dataclass has no working super()
+        for name, least in (("batch_size", 1), ("every_nth", 1), ("max_frames", 0)):
+            require_at_least(least, **{name: getattr(self, name)})
+
+
+@tool(Args)
+def main(run: Run[Args]) -> None:
+    import torch
+
+    from detection.engine.predict import find_images, predict_images
+    from detection.engine.tta import Vision
+    from detection.engine.video import FrameChoice, is_video, predict_video
+    from detection.models.checkpoint import load_detector
+
+    args = run.args
+    is_images = not is_video(args.images)
+    paths = find_images(args.images) if is_images else []
+    detector, info = load_detector(args.weights, inference=args)
+    detector.to("cuda" if torch.cuda.is_available() else "cpu")
+    vision = Vision.of(info, args)
+    if is_images:
+        done = predict_images(
+            detector, info, paths, run.out, vision=vision, batch_size=args.batch_size
         )
         run.finish()
-        print(f"{count} frames: {lines.with_suffix('.mp4')}, {lines}")
+        print(f"{len(paths) - len(done.broken)} images: {done.path}")
+        if done.broken:
+            sys.exit("\n".join(f"error: {sentence}" for sentence in done.broken))
+        return
+    lines, count = predict_video(
+        detector,
+        info,
+        args.images,
+        run.out,
+        vision=vision,
+        choice=FrameChoice(
+            every_nth=args.every_nth,
+            most=args.max_frames,
+            batch_size=args.batch_size,
+        ),
+    )
+    run.finish()
+    print(f"{count} frames: {lines.with_suffix('.mp4')}, {lines}")
 
 
 if __name__ == "__main__":
-    start_tool(main, about=__doc__)
+    main()

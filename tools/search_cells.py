@@ -1,7 +1,7 @@
 r"""Search for cells.
 
-Writes cells.json, cells.png, trials.csv and report.html. Run again, it goes on; with more trials,
-too.
+Writes cells.json, cells.png, trials.csv and report.html. The same command resumes an interrupted
+search, and continues a finished one that is given more trials.
 
 python tools/search_cells.py                                        # demonstration data
 python tools/search_cells.py strategy=evolution num_trials=100 control=true
@@ -10,41 +10,71 @@ python tools/search_cells.py reward=proxy_paper reward.data_root=/data/cifar10 \
 python tools/search_cells.py strategy=nsga2 cost.front=true    # accuracy and multiply-adds
 """
 
-import hydra
-from omegaconf import DictConfig
+from __future__ import annotations
 
-from _entry import start_tool
-from _run import log_images, plain_errors, start_run
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from _cli import Run, tool
+from _logger_base import LoggerConfig
+from search.rewards.config import ProxyConfig, ZeroCostConfig
+from search.study.config import SearchConfig
+
+if TYPE_CHECKING:
+    from search.study.study import TrialRecord
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="search_cells")
-def main(config: DictConfig) -> None:
-    with plain_errors():
-        run = start_run(config)
-        settings, out = run.settings, run.out
+@dataclass(kw_only=True, slots=True)
+class Args(SearchConfig):
+    """Settings of ``search_cells``."""
 
-        from _rewards import build_reward, build_score
-        from search.analysis.report import write_report
-        from search.study.study import TrialRecord, search_cells, search_control
+    out: str
+    """The run's folder."""
+    reward: Any
+    """Settings of the reward of a genotype; see the choices of ``reward``."""
+    zero_cost: ZeroCostConfig | None = None
+    """A training-free score, where the reward is a proxy training: only the fraction
+    ``pruning.keep_scored`` of the trials with the highest score is trained."""
+    control: bool = False
+    """Whether a random search with the same budget follows, in ``out``/control, for the report."""
+    logger: LoggerConfig
+    """Where metrics are logged."""
 
-        def log(trial: TrialRecord) -> None:
-            for logger in run.loggers:
-                if trial.reward is not None:
-                    logger.log_metrics({"reward": trial.reward}, step=trial.number)
+    def __post_init__(self) -> None:
+        SearchConfig.__post_init__(self)
+        if self.zero_cost is not None and not isinstance(self.reward, ProxyConfig):
+            raise ValueError("zero_cost scores the network of a proxy; choose reward=proxy_quick")
+        if (self.zero_cost is None) != (self.pruning.keep_scored == 1):
+            raise ValueError(
+                "zero_cost, a score such as zero_cost={score: naswot}, and pruning.keep_scored, "
+                "the fraction of trials that are trained, must be given together"
+            )
 
-        reward = build_reward(settings.reward)
-        score = build_score(settings.zero_cost, settings.reward)
-        result = search_cells(settings, out, reward=reward, score=score, on_trial=log)
-        searches = {"search": [out]}
-        if settings.control:
-            searches["random control"] = [search_control(settings, out, reward=reward).path.parent]
-        page = write_report(searches, out / "report.html")
-        log_images(run.loggers, "cells", [out / "cells.png"])
-        run.finish()
-        state = "already there" if result.skipped else f"{result.seconds:.0f} s of training"
-        print(f"winner: {result.describe()}  ({state})")
-        print(f"cells: {result.path}\ndrawing: {out / 'cells.png'}\nreport: {page}")
+
+@tool(Args)
+def main(run: Run[Args]) -> None:
+    from _rewards import build_reward, build_score
+    from search.analysis.report import write_report
+    from search.study.study import search_cells, search_control
+
+    def log(trial: TrialRecord) -> None:
+        if trial.reward is not None:
+            run.log_metrics({"reward": trial.reward}, step=trial.number)
+
+    args, out = run.args, run.out
+    reward = build_reward(args.reward)
+    score = build_score(args.zero_cost, args.reward)
+    result = search_cells(args, out, reward=reward, score=score, on_trial=log)
+    searches = {"search": [out]}
+    if args.control:
+        searches["random control"] = [search_control(args, out, reward=reward).path.parent]
+    page = write_report(searches, out / "report.html")
+    run.log_images("cells", [out / "cells.png"])
+    run.finish()
+    state = "already there" if result.skipped else f"{result.seconds:.0f} s of training"
+    print(f"winner: {result.describe()}  ({state})")
+    print(f"cells: {result.path}\ndrawing: {out / 'cells.png'}\nreport: {page}")
 
 
 if __name__ == "__main__":
-    start_tool(main, about=__doc__)
+    main()

@@ -1,14 +1,17 @@
-"""The process environment: torchrun's ranks, devices, threads and hidden optional packages.
+"""The process environment: torchrun's ranks, parents, devices, cores, threads, hidden packages.
 
 Importing this module does not import torch, so that tools can ask for their rank first.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -89,6 +92,29 @@ def choose_device(name: str) -> torch.device:
             f"device {name!r} is not available: torch finds no GPU here; choose 'auto' or 'cpu'"
         )
     return device
+
+
+def usable_cores() -> list[int]:
+    """Return the CPU cores that this process may use; all of them where the system has no limits.
+
+    macOS has no ``os.sched_getaffinity``.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def end_with_parent() -> None:
+    """Exit when the parent process dies; the workers of a pool would otherwise block forever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    sentinel = parent.sentinel
+
+    def watch() -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

@@ -11,13 +11,12 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from backbone.config import require_at_least
+from backbone.io.runtime import end_with_parent, usable_cores
 from search.execution.base import MAX_ATTEMPTS, ExecutorConfig
 from search.execution.processes import (
-    end_with_parent,
     ignore_interrupts,
     partition_cores,
     pin_to,
-    usable_cores,
 )
 from search.execution.worker import Evaluator, Outcome, Task
 

@@ -1,38 +1,15 @@
-"""Worker processes of this machine: CPU cores, interrupts, and exit with the parent."""
+"""Worker processes of this machine: CPU cores and interrupts."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Sequence
-from multiprocessing.connection import wait
-
-
-def end_with_parent() -> None:
-    """Exit when the parent process dies; a pool's workers would otherwise block forever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    sentinel = parent.sentinel
-
-    def watch() -> None:
-        wait([sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def ignore_interrupts() -> None:
     """Ignore Ctrl-C, which a terminal sends to every process; the parent stops this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def usable_cores() -> list[int]:
-    """Return the CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def partition_cores(cores: Sequence[int], num_workers: int) -> list[list[int]]:

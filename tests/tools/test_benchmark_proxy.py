@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from _plain_loop import train_plainly
-from benchmark_proxy import measure, summarize
+from _harness import machine, measure
+from _reference_proxy import train_reference
+from benchmark_proxy import summarize
 from search.randomness import stream
 from search.rewards.config import ProxyConfig
 from search.rewards.proxy import ProxyReward
@@ -40,17 +41,17 @@ def config(tmp_path_factory):
     )  # fmt: skip
 
 
-def test_the_plain_loop_learns_the_same_task(config):
+def test_the_reference_loop_learns_the_same_task(config):
     reward = ProxyReward(config)
-    plain = train_plainly(CELLS, config, sample=reward.tensors[0], num_workers=0, seed=0)
-    assert plain > 0.8
+    accuracy = train_reference(CELLS, config, sample=reward.tensors[0], num_workers=0, seed=0)
+    assert accuracy > 0.8
     assert reward(CELLS, seed=0, report=lambda *_: None) > 0.8
 
 
-def test_contenders_take_turns_and_the_median_counts():
+def test_entries_take_turns_and_the_median_counts():
     order = []
 
-    def contender(name, seconds):
+    def entry(name, seconds):
         times = iter(seconds)
 
         def run():
@@ -59,34 +60,49 @@ def test_contenders_take_turns_and_the_median_counts():
 
         return run
 
-    rounds = measure({"a": contender("a", [1, 9, 2]), "b": contender("b", [4, 4, 4])}, rounds=3)
+    rounds = measure({"a": entry("a", [1, 9, 2]), "b": entry("b", [4, 4, 4])}, rounds=3)
     assert order == ["a", "b"] * 3
     figures = summarize(rounds, num_genotypes=5)
     assert figures["a"]["trials_per_hour"] == 5 * 3600 / 2
     assert figures["b"]["trials_per_hour"] == 5 * 3600 / 4
 
 
-def test_the_tool_prints_ratios_to_the_faster_plain_loop(config, tmp_path):
+def test_the_tool_prints_ratios_to_the_fastest_reference_loop(config, tmp_path):
     command = [
-        sys.executable, ROOT / "tools" / "benchmark_proxy.py", f"out={tmp_path}",
+        sys.executable, ROOT / "tools" / "benchmarks" / "benchmark_proxy.py", f"out={tmp_path}",
         f"reward.data_root={config.data_root}", "reward.held_out_images=40", "space.num_blocks=1",
         "num_genotypes=2", "rounds=1", "loader_workers=[0]", "workers=[1]",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = {line.split("  ")[0]: line.split() for line in done.stdout.splitlines() if line}
-    assert rows["plain loop, 0 loader workers"][-2] == "1.00"
+    assert rows["reference loop, 0 loader workers"][-2] == "1.00"
     figures = json.loads((tmp_path / "benchmark.json").read_text())["figures"]
-    plain, proxy = (f["trials_per_hour"] for f in figures.values())
-    assert float(rows["proxy, 1 at a time"][-2]) == pytest.approx(proxy / plain, abs=0.006)
+    reference, proxy = (f["trials_per_hour"] for f in figures.values())
+    assert float(rows["proxy, 1 at a time"][-2]) == pytest.approx(proxy / reference, abs=0.006)
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("rounds=0", "at least 1"), ("workers=[0]", "workers must be"), ("loader_workers=[]", "some")],
+    [
+        ("rounds=0", "at least 1"),
+        ("workers=[0]", "workers needs numbers"),
+        ("loader_workers=[]", "at least 0, not []"),
+    ],
 )
 def test_what_cannot_be_measured_is_refused(override, message, tmp_path):
-    command = [sys.executable, ROOT / "tools" / "benchmark_proxy.py", f"out={tmp_path}", override]
+    command = [
+        sys.executable,
+        ROOT / "tools" / "benchmarks" / "benchmark_proxy.py",
+        f"out={tmp_path}",
+        override,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert message in done.stderr
+
+
+def test_the_machine_is_described_where_the_system_has_no_cpu_affinity(monkeypatch):
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    assert machine()["cpus"] == 3

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from _detection_schemas import BenchmarkTraining
-from benchmark_training import chosen_engines, measure, step_seconds, summarize
+from _harness import measure
+from benchmark_training import Args, chosen_engines, step_seconds, summarize
 from detection.config import DetectionDataConfig
 from detection.models.config import (
     Detectron2FasterRCNNConfig,
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def settings(**changes):
-    plain = {
+    defaults = {
         "out": "x",
         "backbone": "nasnet_a:1@96",
         "detector": TorchvisionFasterRCNNConfig(fpn_channels=8),
@@ -29,7 +29,7 @@ def settings(**changes):
         "warmup_steps": 2,
         "batch_size": 4,
     }
-    return BenchmarkTraining(**(plain | changes))
+    return Args(**(defaults | changes))
 
 
 def test_the_first_steps_are_not_timed():
@@ -40,7 +40,7 @@ def test_the_first_steps_are_not_timed():
 def test_trainings_take_turns_and_the_median_counts():
     order = []
 
-    def contender(name, *paces):
+    def entry(name, *paces):
         rounds = iter(paces)
 
         def run():
@@ -50,13 +50,13 @@ def test_trainings_take_turns_and_the_median_counts():
 
         return run
 
-    runs = measure({"torchvision: plain loop": contender("a", 2, 2, 9),
-                    "torchvision: ours": contender("b", 1, 7, 1)}, 3)  # fmt: skip
+    runs = measure({"torchvision: reference loop": entry("a", 2, 2, 9),
+                    "torchvision: nasdet": entry("b", 1, 7, 1)}, rounds=3, bar=False)  # fmt: skip
     assert order == ["a", "b"] * 3
     figures = summarize(runs, settings())
-    assert figures["torchvision: plain loop"]["images_per_second"] == 4 / 2
-    assert figures["torchvision: plain loop"]["ratio"] == 1
-    assert figures["torchvision: ours"]["ratio"] == 2
+    assert figures["torchvision: reference loop"]["images_per_second"] == 4 / 2
+    assert figures["torchvision: reference loop"]["ratio"] == 1
+    assert figures["torchvision: nasdet"]["ratio"] == 2
 
 
 def test_each_engine_builds_the_same_detector():
@@ -105,7 +105,8 @@ def test_the_tool_writes_ratios_of_every_engine(tmp_path):
     for split in ("train", "val"):
         (tmp_path / f"{split}.json").write_text(text)
     command = [
-        sys.executable, ROOT / "tools" / "benchmark_training.py", f"out={tmp_path / 'out'}",
+        sys.executable, ROOT / "tools" / "benchmarks" / "benchmark_training.py",
+        f"out={tmp_path / 'out'}",
         f"data.root={tmp_path}", "data.train_annotations=train.json", "data.train_images=train",
         "data.val_annotations=val.json", "data.val_images=train", "data.shortest_side_px=64",
         "data.longest_side_px=64", "backbone=nasnet_a:1@96", "rounds=1", "steps=2",
@@ -114,7 +115,7 @@ def test_the_tool_writes_ratios_of_every_engine(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "out" / "benchmark.json").read_text())["figures"]
-    assert "torchvision: ours" in figures
-    assert ("detectron2: ours" in figures) == bool(find_spec("detectron2"))
+    assert "torchvision: nasdet" in figures
+    assert ("detectron2: nasdet" in figures) == bool(find_spec("detectron2"))
     assert all(f["images_per_second"] > 0 for f in figures.values())
     assert not (tmp_path / "out" / "training").exists()

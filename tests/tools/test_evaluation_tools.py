@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from _detection_schemas import BenchmarkEvaluation, EvaluateDetector
+import benchmark_evaluation
+import evaluate_detector
 from backbone.models.backbone import LEVELS, build_backbone
 from benchmark_evaluation import (
     REFERENCE,
@@ -195,19 +196,19 @@ def test_localization_is_written_and_is_no_evaluation_of_detections(data, tmp_pa
 )
 def test_what_cannot_be_evaluated_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
-        EvaluateDetector(**({"out": "x", "annotations": "y", "results": "z"} | change))
+        evaluate_detector.Args(**({"out": "x", "annotations": "y", "results": "z"} | change))
 
 
-def test_the_benchmarks_contenders_give_the_same_figures(tmp_path):
-    settings = BenchmarkEvaluation(
+def test_the_entries_of_the_benchmark_give_the_same_metrics(tmp_path):
+    settings = benchmark_evaluation.Args(
         out="", num_images=12, num_categories=4, detections_per_image=30, seed=3
     )
     truth, results = make_files(settings, tmp_path)
     assert len(json.loads(results.read_text())) == 12 * 30
-    measured = {"ours": run_hotcoco(truth, results)}
+    measured = {"nasdet": run_hotcoco(truth, results)}
     measured[REFERENCE] = run_pycocotools_as_documented(truth, results)
-    assert measured["ours"]["figures"] == pytest.approx(measured[REFERENCE]["figures"], abs=1e-6)
-    assert measured["ours"]["figures"][0] > 1
+    assert measured["nasdet"]["metrics"] == pytest.approx(measured[REFERENCE]["metrics"], abs=1e-6)
+    assert measured["nasdet"]["metrics"][0] > 1
     head, rows = table(measured)
     assert {len(row) for row in rows} == {len(head)}
     assert rows[1][2] == "1.0"

@@ -1,14 +1,10 @@
-"""Experiments beside detection of many classes: they train on made data as their files say."""
-
-from pathlib import Path
+"""Experiments other than multi-class detection, trained briefly on generated data."""
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from PIL import Image
 
-from _schemas import register_schemas
+import all_tools
 from detection.config import ConversionConfig
 from detection.data.coco import CocoTable
 from detection.data.convert.convert import convert_annotations
@@ -16,7 +12,6 @@ from detection.engine.scoring import detect_with_file, save_results_file
 from detection.engine.train import train_detector
 from detection.evaluation.report import ReportOptions
 
-CONF = Path(__file__).parents[2] / "conf"
 SIDE = 64
 SHORT = [
     "backbone=nasnet_a:1@96",
@@ -60,11 +55,9 @@ def faces(tmp_path):
 
 
 def trained(experiment, root, out, *changes):
-    """Train as an experiment says, but briefly; return its settings, detections and scorer."""
-    register_schemas()
+    """Train an experiment briefly; return its settings, detections and scorer."""
     overrides = [f"experiment={experiment}", f"data.root={root}", *SHORT, *changes]
-    with initialize_config_dir(version_base=None, config_dir=str(CONF)):
-        settings = OmegaConf.to_object(compose("train_detector", overrides))
+    settings = all_tools.settings("train_detector", *overrides)
     weights = train_detector(settings, out).path
     annotations = CocoTable.load(root / "annotations" / "instances_val.json")
     results = detect_with_file(weights, annotations, root / "val", batch_size=2)
@@ -72,7 +65,7 @@ def trained(experiment, root, out, *changes):
     return settings, results, scored
 
 
-def test_faces_are_one_class_that_is_learnt_from_converted_lists(faces, tmp_path):
+def test_faces_are_one_class_that_is_learned_from_converted_lists(faces, tmp_path):
     steps = ["recipe.lr_milestones=[2]", "detector.score_threshold=0"]
     settings, results, scored = trained("faces", faces, tmp_path / "run", *steps)
     assert {row["category_id"] for row in results} == {1}
@@ -81,7 +74,7 @@ def test_faces_are_one_class_that_is_learnt_from_converted_lists(faces, tmp_path
     assert 0 <= metrics.ap <= 100
 
 
-def test_localization_names_one_place_in_every_image(faces, tmp_path):
+def test_localization_gives_one_box_in_every_image(faces, tmp_path):
     _, results, scored = trained("localization", faces, tmp_path / "run")
     assert sorted(row["image_id"] for row in results) == [1, 2, 3, 4]
     metrics = scored.localize(tmp_path / "run", ReportOptions(plots=False))

@@ -1,4 +1,4 @@
-"""The demonstration data are what they claim to be: fair, valid, and the same everywhere."""
+"""The demonstration data are fair, valid, and the same on every machine."""
 
 import hashlib
 import json
@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-import _scenes
-import _shapes
-from _shapes import ShapesConfig, make_shapes
+from _demo import dataset as _dataset
+from _demo import scenes as _scenes
+from _demo.config import ShapesConfig
+from _demo.dataset import make_shapes
 
 GOLDEN_PIXELS = "62374245473973d6d44bb750f68963eb718eabe6a0e21e77c3205613debbc087"
-"""SHA-256 of a few pictures' pixels. If it changes, raise ``_shapes._FORMAT``."""
+"""SHA-256 of a few pictures' pixels. If it changes, raise ``_dataset._FORMAT``."""
 TINY = {f"num_{stage}": 16 for stage in ("search_train", "search_val", "pretrain_train")} | {
     "num_pretrain_val": 8,
     "num_detection_train": 12,
@@ -29,10 +30,10 @@ def scene(index, *, size_px=128, crowd_fraction=0.04):
     return _scenes.draw_scene(rng, size_px=size_px, crowd_fraction=crowd_fraction)
 
 
-def portrait(index, *, size_px=32, side_px=(12.0, 28.0)):
+def object_crop(index, *, size_px=32, side_px=(12.0, 28.0)):
     rng = _scenes.scene_generator(0, 0, index)
     label = index % len(_scenes.CLASSES)
-    return _scenes.draw_portrait(rng, label, size_px=size_px, side_range_px=side_px)
+    return _scenes.draw_object_crop(rng, label, size_px=size_px, side_range_px=side_px)
 
 
 def contents(root):
@@ -59,7 +60,7 @@ def root(tmp_path_factory):
 
 
 def test_the_same_seed_gives_the_same_pixels_on_any_machine():
-    pictures = [scene(0), scene(1), scene(2, size_px=160, crowd_fraction=1.0), portrait(0)]
+    pictures = [scene(0), scene(1), scene(2, size_px=160, crowd_fraction=1.0), object_crop(0)]
     digest = hashlib.sha256(b"".join(picture.image.tobytes() for picture in pictures))
     assert digest.hexdigest() == GOLDEN_PIXELS
 
@@ -71,7 +72,7 @@ def test_every_shape_and_every_texture_belongs_to_two_classes():
 
 
 def test_colour_tells_nothing_about_the_class():
-    pictures = [portrait(index) for index in range(1600)]
+    pictures = [object_crop(index) for index in range(1600)]
     colours = np.array([picture.image[picture.objects[0].visible].mean(0) for picture in pictures])
     labels = np.arange(len(pictures)) % 8
     means = np.stack([colours[:800][labels[:800] == label].mean(0) for label in range(8)])
@@ -131,9 +132,9 @@ def test_a_crowd_is_one_annotation_of_many_objects():
 
 
 @pytest.mark.parametrize(("size_px", "side_px"), [(32, (12.0, 28.0)), (64, (16.0, 56.0))])
-def test_a_portrait_shows_its_object_near_the_centre(size_px, side_px):
+def test_a_object_crop_shows_its_object_near_the_center(size_px, side_px):
     for index in range(200):
-        picture = portrait(index, size_px=size_px, side_px=side_px)
+        picture = object_crop(index, size_px=size_px, side_px=side_px)
         (found,) = picture.objects
         assert found.label == index % 8
         left, top, width, height = found.box
@@ -178,13 +179,13 @@ def test_pycocotools_reads_the_annotations(root, split):
 
 def test_run_lengths_start_with_the_background():
     mask = np.array([[True, False], [True, True]])
-    assert _shapes._run_lengths(mask) == {"counts": [0, 2, 1, 1], "size": [2, 2]}
-    assert _shapes._run_lengths(~mask) == {"counts": [2, 1, 1], "size": [2, 2]}
+    assert _dataset._run_lengths(mask) == {"counts": [0, 2, 1, 1], "size": [2, 2]}
+    assert _dataset._run_lengths(~mask) == {"counts": [2, 1, 1], "size": [2, 2]}
 
 
 def test_the_number_of_workers_does_not_change_the_data(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(_shapes, "_WORTH_A_POOL", 0)
-    monkeypatch.setattr(_shapes, "_BATCH", 5)
+    monkeypatch.setattr(_dataset, "_WORTH_A_POOL", 0)
+    monkeypatch.setattr(_dataset, "_BATCH", 5)
     make_shapes(ShapesConfig(**TINY, num_workers=2), tmp_path / "shapes")
     assert contents(tmp_path / "shapes") == contents(root)
 

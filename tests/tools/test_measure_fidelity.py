@@ -29,7 +29,7 @@ def images(tmp_path_factory):
 
 def run(images, out, *overrides):
     command = [
-        sys.executable, ROOT / "tools" / "measure_fidelity.py", f"out={out}",
+        sys.executable, ROOT / "tools" / "research" / "measure_fidelity.py", f"out={out}",
         f"reward.data_root={images}", "reward.held_out_images=10", "reward.epochs=2",
         "space.num_blocks=1", "num_genotypes=5", "num_resamples=100", "zero_cost_batch_size=8",
         *overrides,
@@ -38,7 +38,9 @@ def run(images, out, *overrides):
 
 
 def test_the_tool_prints_a_table_and_a_recommendation(images, tmp_path):
-    done = run(images, tmp_path, "cheap=[{epochs: 1, max_train_images: 8}]", "zero_cost=[synflow]")
+    done = run(
+        images, tmp_path, "proxies=[{epochs: 1, max_train_images: 8}]", "zero_cost=[synflow]"
+    )
     assert done.returncode == 0, done.stderr
     rows = [line.split("  ")[0] for line in done.stdout.splitlines()]
     assert rows[1:6] == ["reward", rows[2], "dear again", "epochs=1 max_train_images=8", "synflow"]
@@ -55,19 +57,19 @@ PROXY = ProxyConfig(
 )  # fmt: skip
 
 
-def test_a_cheap_proxy_is_the_dear_one_with_some_settings_changed():
-    cheap = changed(PROXY, {"epochs": 1, "max_train_images": 500})
-    assert cheap == replace(PROXY, epochs=1, max_train_images=500)
+def test_a_proxy_is_the_reference_with_some_settings_changed():
+    proxy = changed(PROXY, {"epochs": 1, "max_train_images": 500})
+    assert proxy == replace(PROXY, epochs=1, max_train_images=500)
     assert PROXY.epochs == 8
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"epoch": 1}, "cheap={'epoch': 1}: Key 'epoch' not in 'ProxyConfig'"),
+        ({"epoch": 1}, "proxies={'epoch': 1}: Key 'epoch' not in 'ProxyConfig'"),
         ({"epochs": "many"}, "could not be converted to Integer"),
         ({"epochs": 0}, "epochs must be at least 1, not 0"),
-        ({}, "a cheap reward has to change something"),
+        ({}, "a proxy must change at least one setting"),
     ],
 )
 def test_changes_that_do_not_fit_are_refused_in_one_sentence(changes, sentence):
@@ -79,7 +81,7 @@ def test_changes_that_do_not_fit_are_refused_in_one_sentence(changes, sentence):
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("cheap=[{epoch: 1}]", "error: cheap={'epoch': 1}: Key 'epoch' not in 'ProxyConfig'\n"),
+        ("proxies=[{epoch: 1}]", "error: proxies={'epoch': 1}: Key 'epoch' not in 'ProxyConfig'\n"),
         ("zero_cost_batch_size=1", "error: batch_size must be at least 2, not 1\n"),
     ],
 )

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import initialize_config_dir
 from PIL import Image
 
-from _schemas import register_schemas
-from _search_schemas import CompareSearches, ReplayStrategies
+import all_tools
+import compare_searches
+import replay_strategies
+from _choices import register_choices
+from _cli import Tool
 from replay_strategies import named_strategy
 from search.randomness import stream
 from search.rewards.tabular import read_table
@@ -37,13 +39,13 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def _conf():
-    register_schemas()
-    with initialize_config_dir(version_base=None, config_dir=str(ROOT / "conf")):
+    register_choices()
+    with Tool.config_dir():
         yield
 
 
 def run(tool, *overrides, folder=ROOT):
-    command = [sys.executable, ROOT / "tools" / f"{tool}.py", *overrides]
+    command = [sys.executable, all_tools.PATHS[tool], *overrides]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
 
 
@@ -139,7 +141,7 @@ def test_strategies_are_named_as_they_are_chosen():
         ("evolutoin", "there is no strategy 'evolutoin'; choose from ['controller', "),
         (3, "there is no strategy 3; choose from"),
         ({"random": {}, "tpe": {}}, "there is no strategy {'random': {}, 'tpe': {}}; choose from"),
-        ({"tpe": 5}, "tpe wants settings such as {batch_size: 10}, not 5"),
+        ({"tpe": 5}, "tpe needs settings such as {batch_size: 10}, not 5"),
         ({"controller": {"rate": 1}}, "{'controller': {'rate': 1}}: Key 'rate' not in 'Controller"),
         ({"controller": {"batch_size": "many"}}, "could not be converted to Integer"),
         ({"controller": {"batch_size": 0}}, "batch_size must be at least 1, not 0"),
@@ -156,27 +158,27 @@ def test_strategies_that_there_are_not_are_refused_in_one_sentence(entry, senten
     [
         ({"num_seeds": 0}, "num_seeds must be at least 1, not 0"),
         ({"num_trials": 0}, "num_trials must be at least 1, not 0"),
-        ({"share": 0.0}, "share must be above 0 and at most 1, not 0.0"),
+        ({"top_fraction": 0.0}, "top_fraction must be above 0 and at most 1, not 0.0"),
         ({"strategies": []}, "strategies needs at least one name"),
     ],
 )
 def test_replays_that_cannot_be_are_refused(changes, sentence):
-    given = {
+    defaults = {
         "out": "x", "table": "y", "strategies": ["random"], "num_seeds": 1, "num_trials": 1,
-        "share": 0.1,
+        "top_fraction": 0.1,
     }  # fmt: skip
     with pytest.raises(ValueError, match=sentence):
-        ReplayStrategies(**(given | changes))
+        replay_strategies.Args(**(defaults | changes))
 
 
 @pytest.mark.parametrize("searches", [{}, {"random": []}, {"random": "runs/a"}, ["runs/a"], None])
 def test_a_comparison_of_nothing_is_refused(searches):
-    with pytest.raises(ValueError, match=r"searches wants folders for every name, as in \{"):
-        CompareSearches(out="x", searches=searches)
+    with pytest.raises(ValueError, match=r"searches needs folders for every name, as in \{"):
+        compare_searches.Args(out="x", searches=searches)
 
 
 @pytest.mark.parametrize("setting", ["cost.target=5", "cost.front=true"])
 def test_a_table_weighs_no_costs(tmp_path, setting):
     done = run("tabulate_rewards", f"out={tmp_path}", setting)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: a table holds rewards and costs as they are; cost.target")
+    assert done.stderr.startswith("error: a table holds plain rewards and costs; cost.target")

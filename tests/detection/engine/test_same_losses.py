@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
-from _plain_training import plain_steps
+from _reference_detector import reference_steps
 from detection.config import DetectionDataConfig, DetectorRecipe
 from detection.engine.config import TrainDetectorConfig
 from detection.engine.train import train_detector
@@ -89,7 +89,7 @@ def test_twenty_losses_of_detectron2_s_loop_and_ours_are_the_same(options, data_
     config = settings(data_root, Detectron2FasterRCNNConfig(**SMALL | options))
     recorder = Recorder()
     train_detector(config, tmp_path, callbacks=[recorder])
-    theirs = list(plain_steps(config, memory_format=torch.channels_last))
+    theirs = list(reference_steps(config, memory_format=torch.channels_last))
     assert len(theirs) == len(recorder.losses) == STEPS
     assert np.ptp(theirs) > 0.1
     torch.testing.assert_close(
@@ -103,6 +103,6 @@ def test_torchvision_s_loop_starts_with_our_losses(data_root, tmp_path):
     config.recipe.iterations = 5
     recorder = Recorder()
     train_detector(config, tmp_path, callbacks=[recorder])
-    theirs = list(plain_steps(config, memory_format=torch.channels_last))
+    theirs = list(reference_steps(config, memory_format=torch.channels_last))
     assert theirs[0] == pytest.approx(recorder.losses[0], abs=1e-5)
     assert theirs[-1] == pytest.approx(recorder.losses[-1], rel=0.2)

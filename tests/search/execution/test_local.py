@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from backbone.io.runtime import usable_cores
 from search.execution import running_executor
 from search.execution.base import run_tasks
 from search.execution.inline import InlineConfig
 from search.execution.local import LocalConfig, LocalExecutor, WorkerResources, allocate_resources
-from search.execution.processes import partition_cores, usable_cores
+from search.execution.processes import partition_cores
 from search.execution.worker import Evaluator, Task
 from search.rewards.config import CostConfig
 from search.rewards.cost import genotype_cost

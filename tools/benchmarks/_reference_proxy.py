@@ -1,4 +1,4 @@
-"""The proxy's training, written as PyTorch's tutorials write it: what the proxy is measured by."""
+"""Reference loop of the proxy training, written as in PyTorch's tutorials."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _FloatNetwork(nn.Module):
         return self.head(self.relu(self.trunk(images)[self.last]).mean(dim=(2, 3)))
 
 
-def train_plainly(
+def train_reference(
     genotype: Genotype,
     config: ProxyConfig,
     *,
@@ -98,15 +98,15 @@ def _data_sets(
             *to_tensor,
         ]
     )
-    plain = transforms.Compose(
+    not_augmented = transforms.Compose(
         [*([transforms.Grayscale(3)] if config.grayscale else []), *to_tensor]
     )
     train = _open(config, "train", augmented)
     val_indices, train_indices = split_indices(len(train), config.held_out_images)
     if config.held_out_images:
-        val = _open(config, "train", plain)
+        val = _open(config, "train", not_augmented)
     else:
-        val = _open(config, "val", plain)
+        val = _open(config, "val", not_augmented)
         val_indices = split_indices(len(val), 0)[1]
     return (
         Subset(train, train_indices[: config.max_train_images or None]),

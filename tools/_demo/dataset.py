@@ -1,6 +1,6 @@
 """Write the demonstration data: image folders for search and pretraining, COCO for detection.
 
-    search/{train,val}/<class>/NNNNN.png       32 x 32, one object near the centre
+    search/{train,val}/<class>/NNNNN.png       32 x 32, one object near the center
     pretrain/{train,val}/<class>/NNNNN.png     64 x 64, likewise
     detection/{train,val}/NNNNNN.png           scenes
     detection/annotations/instances_{train,val}.json
@@ -25,28 +25,27 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from _scenes import (
+from _demo.config import SPLITS, STAGES, ShapesConfig
+from _demo.scenes import (
     CLASSES,
-    OBJECT_SIDE_PX,
     Scene,
-    draw_portrait,
+    draw_object_crop,
     draw_scene,
     scene_generator,
 )
-from _stamps import Range
-from search.execution.processes import end_with_parent
+from _demo.sprites import Range
+from backbone.io.runtime import end_with_parent
 
 MANIFEST_NAME = "shapes.json"
-SPLITS = ("train", "val")
 _FORMAT = 2  # raise it when the same arguments draw something else
-_PORTRAITS: dict[str, tuple[int, Range]] = {
+_OBJECT_CROPS: dict[str, tuple[int, Range]] = {
     "search": (32, (20.0, 31.0)),
     "pretrain": (64, (28.0, 60.0)),
 }
 """Side of the pictures and range of the objects' longest side, in pixels."""
 _STREAMS = tuple(
     (stage, split, 2 * number + offset)
-    for number, stage in enumerate((*_PORTRAITS, "detection"))
+    for number, stage in enumerate(STAGES)
     for offset, split in enumerate(SPLITS)
 )
 """Stage, split, and the number of the random stream whose scenes are theirs alone."""
@@ -55,61 +54,16 @@ _BATCH = 64
 _WORTH_A_POOL = 256
 
 
-@dataclass(kw_only=True, slots=True)
-class ShapesConfig:
-    """How much demonstration data to make."""
-
-    seed: int = 0
-    """Where all randomness comes from, 0 to 2**32 - 1."""
-    num_search_train: int = 3000
-    """Images of 32 x 32 px to search cells with."""
-    num_search_val: int = 1000
-    """Images of 32 x 32 px to reward cells with."""
-    num_pretrain_train: int = 6000
-    """Images of 64 x 64 px to train a backbone with."""
-    num_pretrain_val: int = 1000
-    """Images of 64 x 64 px to validate a backbone with."""
-    num_detection_train: int = 2500
-    """Scenes to train a detector with."""
-    num_detection_val: int = 200
-    """Scenes to evaluate a detector with."""
-    detection_size_px: int = 128
-    """Side of the scenes, at least 128 px. Objects stay 8 to 64 px long."""
-    crowd_fraction: float = 0.04
-    """Share of scenes, 0 to 1, in which one annotation is an ``iscrowd`` group."""
-    num_workers: int = 0
-    """Processes that draw; 0 takes one per CPU core. The data do not depend on it."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed is {self.seed}; it must be from 0 to {2**32 - 1}")
-        for stage, split, _ in _STREAMS:
-            name = f"num_{stage}_{split}"
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.detection_size_px < 2 * OBJECT_SIDE_PX[1]:
-            raise ValueError(
-                f"detection_size_px is {self.detection_size_px}; it must be at least 128, "
-                "since objects are up to 64 px long"
-            )
-        if not 0 <= self.crowd_fraction <= 1:
-            raise ValueError(f"crowd_fraction is {self.crowd_fraction}; it must be from 0 to 1")
-        if self.num_workers < 0:
-            raise ValueError(
-                f"num_workers is {self.num_workers}; it must be at least 0 (one per core)"
-            )
-
-
 def make_shapes(
     config: ShapesConfig, root: Path, *, progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Write the demonstration data to the folder ``root``, whole or not at all.
+    """Write the demonstration data to the folder ``root`` atomically.
 
-    Demonstration data that are there already are replaced.
+    Existing demonstration data are replaced.
 
     Args:
-        config: how much of it, and from which seed.
-        root: the folder to make.
+        config: amount and seed.
+        root: the folder to create.
         progress: called with the number of images written so far and their total.
 
     Raises:
@@ -160,7 +114,7 @@ def _write_all(
     config: ShapesConfig, root: Path, progress: Callable[[int, int], None] | None
 ) -> None:
     batches = list(_batches(config, root))
-    for folder in {batch.folder for batch in batches if batch.stage in _PORTRAITS}:
+    for folder in {batch.folder for batch in batches if batch.stage in _OBJECT_CROPS}:
         for kind in CLASSES:
             (folder / kind.name).mkdir(parents=True)
     for name in (*SPLITS, "annotations"):
@@ -169,8 +123,8 @@ def _write_all(
     annotations: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     total = sum(len(batch.indices) for batch in batches)
     done = 0
-    for batch, found in zip(batches, _drawn(batches, config.num_workers), strict=True):
-        annotations[batch.split] += found
+    for batch, annotated in zip(batches, _drawn(batches, config.num_workers), strict=True):
+        annotations[batch.split] += annotated
         done += len(batch.indices)
         if progress is not None:
             progress(done, total)
@@ -182,13 +136,13 @@ def _write_all(
 
 
 def _manifest(config: ShapesConfig) -> dict[str, Any]:
-    """What decides the data, as JSON's types; the number of workers does not."""
+    """Return the settings that determine the data, as JSON types; not the number of workers."""
     made_by = {name: value for name, value in asdict(config).items() if name != "num_workers"}
     return {"format": _FORMAT, **made_by}
 
 
 def make_shapes_with_bar(config: ShapesConfig, root: Path) -> None:
-    """``make_shapes`` with a progress bar."""
+    """Write the demonstration data and show a progress bar."""
     with tqdm(unit=" images", desc="drawing") as bar:
 
         def progress(done: int, total: int) -> None:
@@ -199,7 +153,7 @@ def make_shapes_with_bar(config: ShapesConfig, root: Path) -> None:
 
 
 def is_made(config: ShapesConfig, root: Path) -> bool:
-    """Whether ``root`` holds the demonstration data that ``config`` asks for."""
+    """Return whether ``root`` holds the demonstration data of ``config``."""
     try:
         manifest: Any = json.loads((root / MANIFEST_NAME).read_text())
     except (OSError, ValueError):
@@ -233,10 +187,10 @@ def _write_batch(batch: _Batch) -> list[dict[str, Any]]:
     annotations: list[dict[str, Any]] = []
     for index in batch.indices:
         rng = scene_generator(config.seed, batch.stream, index)
-        if batch.stage in _PORTRAITS:
+        if batch.stage in _OBJECT_CROPS:
             label = index % len(CLASSES)
-            size_px, side_range_px = _PORTRAITS[batch.stage]
-            scene = draw_portrait(rng, label, size_px=size_px, side_range_px=side_range_px)
+            size_px, side_range_px = _OBJECT_CROPS[batch.stage]
+            scene = draw_object_crop(rng, label, size_px=size_px, side_range_px=side_range_px)
             path = batch.folder / CLASSES[label].name / f"{index:05d}.png"
         else:
             scene = draw_scene(
@@ -256,13 +210,13 @@ def _annotations(scene: Scene, *, image_id: int) -> list[dict[str, Any]]:
     return [
         {
             "image_id": image_id,
-            "category_id": CLASSES[found.label].category_id,
-            "bbox": [float(value) for value in found.box],
-            "area": float(np.count_nonzero(found.visible)),
-            "iscrowd": int(found.is_crowd),
-            "segmentation": _run_lengths(found.visible),
+            "category_id": CLASSES[annotated.label].category_id,
+            "bbox": [float(value) for value in annotated.box],
+            "area": float(np.count_nonzero(annotated.visible)),
+            "iscrowd": int(annotated.is_crowd),
+            "segmentation": _run_lengths(annotated.visible),
         }
-        for found in scene.objects
+        for annotated in scene.objects
     ]
 
 
@@ -283,7 +237,9 @@ def _coco(config: ShapesConfig, split: str, annotations: list[dict[str, Any]]) -
             {"id": index + 1, "width": side, "height": side, "file_name": _scene_name(index)}
             for index in range(getattr(config, f"num_detection_{split}"))
         ],
-        "annotations": [{"id": number, **found} for number, found in enumerate(annotations, 1)],
+        "annotations": [
+            {"id": number, **annotated} for number, annotated in enumerate(annotations, 1)
+        ],
         "categories": [
             {"id": kind.category_id, "name": kind.name, "supercategory": kind.shape}
             for kind in CLASSES

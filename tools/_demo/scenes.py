@@ -1,13 +1,13 @@
-"""What the demonstration data shows: textured shapes on clutter.
+"""Scenes of the demonstration data: textured shapes on clutter.
 
 A class is a shape *and* a texture. Four shapes and four textures are paired in a ring, so that each
-shape and each texture belongs to exactly two classes: neither tells the class by itself. Colours of
-object, texture and background come from one distribution, whatever the class.
+shape and each texture belongs to exactly two classes: neither identifies the class by itself. The
+colors of object, texture and background come from one distribution, whatever the class.
 
 A scene is laid out from the front to the back, so that how much of each object can be seen is known
 before it is accepted, and painted from the back to the front.
 
-The same seed gives the same pixels on any machine; ``_stamps`` says why.
+The same seed gives the same pixels on any machine; ``sprites`` explains why.
 """
 
 from dataclasses import dataclass, field
@@ -16,32 +16,31 @@ import numpy as np
 from numpy.random import PCG64, Generator, SeedSequence
 from numpy.typing import NDArray
 
-from _canvas import background, exposed
-from _stamps import (
+from _demo.background import apply_camera, draw_background
+from _demo.config import OBJECT_SIDE_PX
+from _demo.sprites import (
     CIRCLE,
     SHAPES,
     TEXTURES,
     FloatArray,
     Point,
     Range,
-    Stamp,
+    Sprite,
     Window,
     coverage_of,
-    draw_stamp,
     fill,
     point_in_disc,
+    render_sprite,
     uniform,
     window_of,
 )
 
 BoolArray = NDArray[np.bool_]
 
-OBJECT_SIDE_PX: Range = (8.0, 64.0)
-"""Range of the longest side of a whole object's upright box, in pixels."""
 MIN_VISIBLE = 0.3
-"""An object is drawn, and annotated, only if at least this share of its area is visible."""
+"""An object is drawn, and annotated, only if at least this fraction of its area is visible."""
 MIN_VISIBLE_SMALL = 0.6
-"""The same for objects shorter than ``SMALL_SIDE_PX``: a few pixels say nothing to anybody."""
+"""The same for objects shorter than ``SMALL_SIDE_PX``: a few pixels show nothing recognizable."""
 SMALL_SIDE_PX = 20.0
 MAX_OBJECTS = 8
 """The most annotations in a scene, a crowd being one."""
@@ -100,7 +99,7 @@ class SceneObject:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """A picture and what is in it."""
+    """A picture and its annotated objects."""
 
     image: NDArray[np.uint8]
     """(H, W, 3) RGB."""
@@ -108,7 +107,7 @@ class Scene:
 
 
 def scene_generator(seed: int, stream: int, index: int) -> Generator:
-    """Return the random numbers of one scene: their own stream, whoever draws it and when."""
+    """Return the random generator of one scene: a stream of its own, independent of the others."""
     return Generator(PCG64(SeedSequence(seed, spawn_key=(stream, index))))
 
 
@@ -116,7 +115,7 @@ def draw_scene(rng: Generator, *, size_px: int, crowd_fraction: float) -> Scene:
     """Draw a square scene of 0 to ``MAX_OBJECTS`` objects for detection.
 
     Args:
-        rng: where its randomness comes from; see ``scene_generator``.
+        rng: its source of randomness; see ``scene_generator``.
         size_px: side of the picture.
         crowd_fraction: probability, 0 to 1, that one annotation is a crowd.
     """
@@ -131,91 +130,92 @@ def draw_scene(rng: Generator, *, size_px: int, crowd_fraction: float) -> Scene:
         if turn < num_objects:
             _place_object(layout, rng)
         else:
-            layout.place(_distractor(rng, centre=_centre_in(rng, 0.0, float(size_px))))
-    return Scene(_picture(layout, rng), tuple(layout.objects))
+            layout.place(_distractor(rng, center=_center_in(rng, 0.0, float(size_px))))
+    return Scene(_render(layout, rng), tuple(layout.objects))
 
 
-def draw_portrait(rng: Generator, label: int, *, size_px: int, side_range_px: Range) -> Scene:
-    """Draw one object near the centre, for classification; only it is listed in the scene.
+def draw_object_crop(rng: Generator, label: int, *, size_px: int, side_range_px: Range) -> Scene:
+    """Draw one object near the center, for classification; only it is listed in the scene.
 
-    What surrounds it is a detection scene's: clutter, distractors, and other objects' parts at the
-    border.
+    The surroundings are those of a detection scene: clutter, distractors, and parts of other
+    objects at the border.
 
     Args:
-        rng: where its randomness comes from; see ``scene_generator``.
+        rng: its source of randomness; see ``scene_generator``.
         label: the object's class, an index into ``CLASSES``.
         size_px: side of the picture.
         side_range_px: range of the object's longest side.
     """
     layout = _Layout(size_px)
     if rng.random() < 0.15:
-        in_front = _distractor(rng, centre=_centre_in(rng, 0.0, float(size_px)), largest=0.5)
+        in_front = _distractor(rng, center=_center_in(rng, 0.0, float(size_px)), largest=0.5)
         layout.place(in_front)
     shift = size_px * 0.08
-    centre = _centre_in(rng, size_px / 2 - shift, size_px / 2 + shift)
-    stamp = _object_stamp(rng, label, side_px=uniform(rng, *side_range_px), centre=centre)
-    if not layout.place(stamp, label=label, min_visible=MIN_VISIBLE_SMALL):
-        layout = _Layout(size_px)  # what is in front hides it: do without
-        layout.place(stamp, label=label)
+    center = _center_in(rng, size_px / 2 - shift, size_px / 2 + shift)
+    sprite = _object_sprite(rng, label, side_px=uniform(rng, *side_range_px), center=center)
+    if not layout.place(sprite, label=label, min_visible=MIN_VISIBLE_SMALL):
+        layout = _Layout(size_px)  # the distractor in front hides it: leave that out
+        layout.place(sprite, label=label)
     for _ in range(int(rng.integers(3))):
-        centre = _centre_at_border(rng, size_px)
+        center = _center_at_border(rng, size_px)
         if rng.random() < 0.5:
-            layout.place(_distractor(rng, centre=centre))
+            layout.place(_distractor(rng, center=center))
         else:
             other = int(rng.integers(len(CLASSES)))
-            layout.place(_object_stamp(rng, other, side_px=_object_side(rng), centre=centre))
-    return Scene(_picture(layout, rng), tuple(layout.objects))
+            layout.place(_object_sprite(rng, other, side_px=_object_side(rng), center=center))
+    return Scene(_render(layout, rng), tuple(layout.objects))
 
 
 @dataclass(slots=True, eq=False)
 class _Layout:
-    """Stamps from the front to the back on a square picture."""
+    """Sprites from the front to the back on a square picture."""
 
     size_px: int
     objects: list[SceneObject] = field(default_factory=list)
-    painted: list[tuple[Stamp, Window, FloatArray]] = field(default_factory=list)
+    painted: list[tuple[Sprite, Window, FloatArray]] = field(default_factory=list)
     taken: BoolArray = field(init=False)
 
     def __post_init__(self) -> None:
         self.taken = np.zeros((self.size_px, self.size_px), dtype=np.bool_)
 
-    def place(self, stamp: Stamp, *, label: int | None = None, min_visible: float = 0.0) -> bool:
-        """Put ``stamp`` behind everything so far if enough of it is visible; say whether.
+    def place(self, sprite: Sprite, *, label: int | None = None, min_visible: float = 0.0) -> bool:
+        """Put ``sprite`` behind everything so far if enough of it is visible; return whether.
 
         Args:
-            stamp: what to place.
+            sprite: the sprite to place.
             label: its class if it is to be listed as an object.
-            min_visible: share of its area, 0 to 1, outside the picture counting as hidden.
+            min_visible: least visible fraction of its area, 0 to 1; parts outside the picture are
+                hidden.
         """
-        window = window_of(stamp.corners, self.size_px)
+        window = window_of(sprite.corners, self.size_px)
         if window is None:
             return False
-        coverage = coverage_of(stamp.corners, window)
+        coverage = coverage_of(sprite.corners, window)
         solid = coverage >= 0.5
         visible = solid & ~self.taken[window]
         num_visible = int(np.count_nonzero(visible))
-        if num_visible == 0 or num_visible < min_visible * stamp.area:
+        if num_visible == 0 or num_visible < min_visible * sprite.area:
             return False
         if label is not None:
             mask = np.zeros_like(self.taken)
             mask[window] = visible
-            listed = SceneObject(label=label, side_px=stamp.side_px, visible=mask)
+            listed = SceneObject(label=label, side_px=sprite.side_px, visible=mask)
             if min(listed.box[2:]) < _MIN_BOX_PX:
                 return False
             self.objects.append(listed)
         self.taken[window] |= solid
-        self.painted.append((stamp, window, coverage))
+        self.painted.append((sprite, window, coverage))
         return True
 
 
 def _place_object(layout: _Layout, rng: Generator) -> None:
     label = int(rng.integers(len(CLASSES)))
     for _ in range(4):  # a full picture ends up with fewer
-        centre = _centre_in(rng, 0.0, float(layout.size_px))
+        center = _center_in(rng, 0.0, float(layout.size_px))
         side_px = _object_side(rng)
-        stamp = _object_stamp(rng, label, side_px=side_px, centre=centre)
+        sprite = _object_sprite(rng, label, side_px=side_px, center=center)
         min_visible = MIN_VISIBLE if side_px >= SMALL_SIDE_PX else MIN_VISIBLE_SMALL
-        if layout.place(stamp, label=label, min_visible=min_visible):
+        if layout.place(sprite, label=label, min_visible=min_visible):
             return
 
 
@@ -223,12 +223,12 @@ def _place_crowd(layout: _Layout, rng: Generator) -> None:
     """Place a cluster of small objects of one class and list it as one crowd."""
     label = int(rng.integers(len(CLASSES)))
     spread = uniform(rng, 14.0, 26.0)
-    x, y = _centre_in(rng, spread, layout.size_px - spread)
+    x, y = _center_in(rng, spread, layout.size_px - spread)
     for _ in range(int(rng.integers(*_CROWD_MEMBERS, endpoint=True))):
         dx, dy = point_in_disc(rng)
-        centre = (x + spread * dx, y + spread * dy)
-        stamp = _object_stamp(rng, label, side_px=uniform(rng, *_CROWD_SIDE_PX), centre=centre)
-        layout.place(stamp, label=label, min_visible=0.5)
+        center = (x + spread * dx, y + spread * dy)
+        sprite = _object_sprite(rng, label, side_px=uniform(rng, *_CROWD_SIDE_PX), center=center)
+        layout.place(sprite, label=label, min_visible=0.5)
     members, layout.objects = layout.objects, []
     together = np.zeros_like(layout.taken)
     for member in members:
@@ -239,11 +239,11 @@ def _place_crowd(layout: _Layout, rng: Generator) -> None:
     )
 
 
-def _centre_in(rng: Generator, low: float, high: float) -> Point:
+def _center_in(rng: Generator, low: float, high: float) -> Point:
     return uniform(rng, low, high), uniform(rng, low, high)
 
 
-def _centre_at_border(rng: Generator, size_px: int) -> Point:
+def _center_at_border(rng: Generator, size_px: int) -> Point:
     """Draw a point in a frame about the picture's edge, half of it outside."""
     along, across = uniform(rng, 0.0, size_px), uniform(rng, -0.1, 0.1) * size_px
     if rng.random() < 0.5:
@@ -253,20 +253,20 @@ def _centre_at_border(rng: Generator, size_px: int) -> Point:
 
 def _object_side(rng: Generator) -> float:
     """Draw a longest side; small ones a little more often than large ones."""
-    share = float(rng.random())
+    fraction = float(rng.random())
     low, high = OBJECT_SIDE_PX
-    return low + (high - low) * share * (0.5 + 0.5 * share)
+    return low + (high - low) * fraction * (0.5 + 0.5 * fraction)
 
 
-def _object_stamp(rng: Generator, label: int, *, side_px: float, centre: Point) -> Stamp:
+def _object_sprite(rng: Generator, label: int, *, side_px: float, center: Point) -> Sprite:
     kind = CLASSES[label]
     narrowing = uniform(rng, 0.72, 1.0)
-    return draw_stamp(
-        rng, SHAPES[kind.shape], kind.texture, side_px=side_px, centre=centre, narrowing=narrowing
+    return render_sprite(
+        rng, SHAPES[kind.shape], kind.texture, side_px=side_px, center=center, narrowing=narrowing
     )
 
 
-def _distractor(rng: Generator, *, centre: Point, largest: float = 1.0) -> Stamp:
+def _distractor(rng: Generator, *, center: Point, largest: float = 1.0) -> Sprite:
     """Draw something of no class: a bar, a plain pebble, or a jagged patch of any texture."""
     texture = list(TEXTURES)[int(rng.integers(len(TEXTURES)))]
     kind = float(rng.random())
@@ -283,14 +283,14 @@ def _distractor(rng: Generator, *, centre: Point, largest: float = 1.0) -> Stamp
             radii[::2] *= uniform(rng, 0.3, 0.55)
         outline, narrowing = CIRCLE[: 3 * len(radii) : 3] * radii, uniform(rng, 0.5, 1.0)
         side_px = uniform(rng, 10.0, 44.0)
-    return draw_stamp(
-        rng, outline, texture, side_px=side_px * largest, centre=centre, narrowing=narrowing
+    return render_sprite(
+        rng, outline, texture, side_px=side_px * largest, center=center, narrowing=narrowing
     )
 
 
-def _picture(layout: _Layout, rng: Generator) -> NDArray[np.uint8]:
-    canvas = background(rng, layout.size_px)
-    for stamp, window, coverage in reversed(layout.painted):
-        view = canvas[:, window[0], window[1]]
-        view += coverage * (fill(stamp, window) - view)
-    return exposed(rng, canvas)
+def _render(layout: _Layout, rng: Generator) -> NDArray[np.uint8]:
+    picture = draw_background(rng, layout.size_px)
+    for sprite, window, coverage in reversed(layout.painted):
+        view = picture[:, window[0], window[1]]
+        view += coverage * (fill(sprite, window) - view)
+    return apply_camera(rng, picture)

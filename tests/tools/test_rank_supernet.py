@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from _run import LoggerConfig
-from _search_schemas import MeasureFidelity
+import measure_fidelity
+from _logger_base import LoggerConfig
 from search.randomness import stream
 from search.rewards.config import SupernetConfig
 from search.rewards.tabular import FORMAT
@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    root = tmp_path_factory.mktemp("place")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
     pixels = torch.randint(256, (40, 8, 8, 3), generator=stream("pixels")).to(torch.uint8)
     for index, image in enumerate(pixels):
         folder = root / "train" / f"class{index % 2}"
@@ -37,34 +37,34 @@ def place(tmp_path_factory):
     return root
 
 
-def run(place, out, *overrides):
+def run(data, out, *overrides):
     command = [
-        sys.executable, ROOT / "tools" / "measure_sharing.py", f"out={out}",
-        f"reward.data_root={place}", "reward.held_out_images=20", "reward.epochs=1",
-        "num_resamples=100", f"table={place / 'table.jsonl'}", *overrides,
+        sys.executable, ROOT / "tools" / "research" / "rank_supernet.py", f"out={out}",
+        f"reward.data_root={data}", "reward.held_out_images=20", "reward.epochs=1",
+        "num_resamples=100", f"table={data / 'table.jsonl'}", *overrides,
     ]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_tool_prints_how_well_the_order_is_kept(place, tmp_path):
-    done = run(place, tmp_path, "best_fraction=0.5")
+def test_the_tool_prints_how_well_the_order_is_kept(data, tmp_path):
+    done = run(data, tmp_path, "best_fraction=0.5")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[3].split("  ")[0] == "shared weights"
-    found = json.loads((tmp_path / "sharing.json").read_text())
-    assert f"{found['compared'][0]['overall']['tau']:.2f}" in lines[3]
+    record = json.loads((tmp_path / "sharing.json").read_text())
+    assert f"{record['compared'][0]['overall']['tau']:.2f}" in lines[3]
     assert (tmp_path / "supernet.safetensors").is_file()
     assert (tmp_path / "config.yaml").is_file()
     assert "tau/shared weights" in next(tmp_path.rglob("metrics.csv")).read_text()
 
 
-def test_shared_weights_are_refused_as_the_dear_reward_of_measure_fidelity():
-    shared = SupernetConfig(
+def test_a_supernet_is_refused_as_the_reference_of_measure_fidelity():
+    supernet = SupernetConfig(
         data_root="", weights="x.safetensors", space=SpaceConfig(), num_cells=1, first_filters=4,
         epochs=1, batch_size=8, learning_rate=0.1, weight_decay=0,
     )  # fmt: skip
-    with pytest.raises(ValueError, match="compared with a table: see measure_sharing"):
-        MeasureFidelity(
-            out="", reward=shared, cheap=[], zero_cost=[], logger=LoggerConfig(),
+    with pytest.raises(ValueError, match="compared with a table: see rank_supernet"):
+        measure_fidelity.Args(
+            out="", reward=supernet, proxies=[], zero_cost=[], logger=LoggerConfig(),
             num_genotypes=5, wanted_tau=0,
         )  # fmt: skip

@@ -1,10 +1,10 @@
-"""Textured polygons, drawn with numpy alone: what the demonstration scenes are put together from.
+"""Textured polygons, rendered with numpy alone, from which demonstration scenes are composed.
 
 The same seed gives the same pixels on any machine. Random numbers are raw integers and ``random()``
 of PCG64; everything after them is elementwise ``+ - * /``, ``sqrt``, ``floor`` and comparisons,
 which IEEE 754 defines to the last bit. There is no sine, power or normal deviate (the C library
-rounds those as it likes), no matrix product (BLAS fuses and reorders) and no sum of floats whose
-order is numpy's choice.
+rounds those differently), no matrix product (BLAS fuses and reorders) and no sum of floats whose
+order numpy chooses.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def uniform(rng: Generator, low: float, high: float) -> float:
 
 
 def point_in_disc(rng: Generator) -> Point:
-    """Draw a point of the unit disc, not too near its centre."""
+    """Draw a point of the unit disc, not too near its center."""
     while True:
         x, y = uniform(rng, -1.0, 1.0), uniform(rng, -1.0, 1.0)
         if 0.01 < x * x + y * y <= 1.0:
@@ -49,7 +49,7 @@ def direction(rng: Generator) -> Point:
 
 
 def _unit_circle(per_quarter: int) -> NDArray[np.float64]:
-    """Points on the unit circle by its rational parametrisation; (4 * per_quarter, 2)."""
+    """Return points on the unit circle by its rational parametrization; (4 * per_quarter, 2)."""
     t = np.arange(per_quarter) / per_quarter
     x, y = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
     quarters = [(x, y), (-y, x), (-x, -y), (y, -x)]
@@ -77,7 +77,7 @@ _PERIODS: dict[str, Range] = {
     "ringed": (0.24, 0.36),
     "quartered": (1.0, 1.0),
 }
-"""How long a texture's period is, relative to the longest side of what it covers."""
+"""Range of a texture's period, relative to the longest side of the polygon."""
 
 
 def _solid(x: FloatArray, y: FloatArray, period_px: float) -> FloatArray:
@@ -117,21 +117,21 @@ TEXTURES: dict[str, Texture] = {
     "ringed": _ringed,
     "quartered": _quartered,
 }
-"""Each takes pixel coordinates about the texture's centre, (h, w), and gives a tone in [0, 1]."""
+"""Each takes pixel coordinates about the texture's center, (h, w), and gives a tone in [0, 1]."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stamp:
+class Sprite:
     """A textured polygon in picture coordinates (pixels; x right, y down)."""
 
     corners: NDArray[np.float64]
     """(V, 2), in order, simple."""
     origin: Point
-    """Where the texture has its centre."""
+    """Center of the texture."""
     texture: str
     texture_axis: Point
     period_px: float
-    colours: tuple[FloatArray, FloatArray]
+    colors: tuple[FloatArray, FloatArray]
     shading: float
     """Relative change of brightness from the origin along the texture's other axis, per pixel."""
 
@@ -147,15 +147,15 @@ class Stamp:
         return float((self.corners.max(axis=0) - self.corners.min(axis=0)).max())
 
 
-def draw_stamp(
+def render_sprite(
     rng: Generator,
     outline: NDArray[np.float64],
     texture: str,
     *,
     side_px: float,
-    centre: Point,
+    center: Point,
     narrowing: float,
-) -> Stamp:
+) -> Sprite:
     """Squeeze ``outline`` along a random direction, turn it, and fit it to ``side_px``."""
     (squeeze_x, squeeze_y), (turn_x, turn_y) = direction(rng), direction(rng)
     x, y = outline[:, 0], outline[:, 1]
@@ -166,29 +166,29 @@ def draw_stamp(
     top, bottom = float(y.min()), float(y.max())
     scale = side_px / max(right - left, bottom - top)
     origin = (
-        centre[0] - scale * (left + right) / 2,
-        centre[1] - scale * (top + bottom) / 2,
+        center[0] - scale * (left + right) / 2,
+        center[1] - scale * (top + bottom) / 2,
     )
-    return Stamp(
+    return Sprite(
         corners=np.stack([x * scale + origin[0], y * scale + origin[1]], axis=1),
         origin=origin,
         texture=texture,
         texture_axis=direction(rng),
         period_px=max(_MIN_PERIOD_PX, side_px * uniform(rng, *_PERIODS[texture])),
-        colours=_two_colours(rng),
+        colors=_two_colors(rng),
         shading=uniform(rng, -0.5, 0.5) / side_px,
     )
 
 
-def colours(rng: Generator, count: int) -> list[FloatArray]:
-    """Draw colours, RGB in [0, 1], each (3, 1, 1)."""
+def colors(rng: Generator, count: int) -> list[FloatArray]:
+    """Draw colors, RGB in [0, 1], each (3, 1, 1)."""
     return list(rng.integers(256, size=(count, 3, 1, 1)).astype(np.float32) / 255)
 
 
-def _two_colours(rng: Generator) -> tuple[FloatArray, FloatArray]:
-    """Draw two colours whose brightness differs enough for a texture to show."""
+def _two_colors(rng: Generator) -> tuple[FloatArray, FloatArray]:
+    """Draw two colors whose brightness differs enough for a texture to show."""
     while True:
-        first, second = colours(rng, 2)
+        first, second = colors(rng, 2)
         red, green, blue = (first - second).ravel().tolist()
         if abs(0.3 * red + 0.55 * green + 0.15 * blue) > 0.25:
             return first, second
@@ -216,8 +216,8 @@ def coverage_of(corners: NDArray[np.float64], window: Window) -> FloatArray:
     next_x, next_y = np.append(x[1:], x[0]), np.append(y[1:], y[0])
     above, next_above = y <= line_y[:, None], next_y <= line_y[:, None]
     line, edge = np.nonzero(above != next_above)
-    share = (line_y[line] - y[edge]) / (next_y[edge] - y[edge])
-    crossing = x[edge] + share * (next_x[edge] - x[edge]) - columns.start
+    fraction = (line_y[line] - y[edge]) / (next_y[edge] - y[edge])
+    crossing = x[edge] + fraction * (next_x[edge] - x[edge]) - columns.start
     step = np.clip(np.floor(crossing * _SUB_COLUMNS), 0, width * _SUB_COLUMNS).astype(np.int64)
     column, rest = step // _SUB_COLUMNS, step % _SUB_COLUMNS
     sign = np.where(above[line, edge], 1, -1)
@@ -229,13 +229,13 @@ def coverage_of(corners: NDArray[np.float64], window: Window) -> FloatArray:
     return (inside / (_SUB_ROWS * _SUB_COLUMNS)).astype(np.float32)
 
 
-def fill(stamp: Stamp, window: Window) -> FloatArray:
-    """Return the stamp's colours in ``window``, (3, h, w)."""
+def fill(sprite: Sprite, window: Window) -> FloatArray:
+    """Return the sprite's colors in ``window``, (3, h, w)."""
     rows, columns = window
-    x = np.arange(columns.start, columns.stop, dtype=np.float32) + (0.5 - stamp.origin[0])
-    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + (0.5 - stamp.origin[1])
-    axis_x, axis_y = stamp.texture_axis
+    x = np.arange(columns.start, columns.stop, dtype=np.float32) + (0.5 - sprite.origin[0])
+    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + (0.5 - sprite.origin[1])
+    axis_x, axis_y = sprite.texture_axis
     along, across = x * axis_x + y * axis_y, y * axis_x - x * axis_y
-    first, second = stamp.colours
-    tone = TEXTURES[stamp.texture](along, across, stamp.period_px)
-    return (first + tone * (second - first)) * (1.0 + stamp.shading * across)
+    first, second = sprite.colors
+    tone = TEXTURES[sprite.texture](along, across, sprite.period_px)
+    return (first + tone * (second - first)) * (1.0 + sprite.shading * across)

@@ -1,9 +1,9 @@
-"""Detector trainings as the two libraries' own scripts write them: what ours is measured by.
+"""Reference training loops of the two detector libraries, as their own scripts have them.
 
 detectron2's is the loop of its ``plain_train_net.py``, torchvision's that of its
 ``references/detection``: the library's own data loader, ``GeneralizedRCNN`` with its own
 normalization and batching, its optimizer and schedule. Model parts, weights, order of images and
-draws are those of our training, so that the losses can be held side by side. There is no
+random draws are those of nasdet's training, so that the losses can be compared. There is no
 augmentation.
 """
 
@@ -32,15 +32,15 @@ Step = Callable[[Any], Mapping[str, Tensor]]
 """Takes a batch as the library's loader gives it, returns the losses."""
 
 
-def plain_steps(
+def reference_steps(
     config: TrainDetectorConfig, *, memory_format: torch.memory_format = torch.contiguous_format
 ) -> Iterator[float]:
     """Train as the library of ``config.detector`` does and yield the loss of each step.
 
     Args:
-        config: our training; its recipe is SGD with steps, without augmentation and clipping.
+        config: the training; its recipe is SGD with steps, without augmentation and clipping.
         memory_format: of weights and maps. The libraries' scripts leave it contiguous; in
-            ``torch.channels_last``, as ours has it, sums are made in ours' order and round alike.
+            ``torch.channels_last``, as in nasdet, sums have the same order and round alike.
     """
     train, _ = load_splits(config.data, config.recipe)
     detector = build_new_detector(config, train.annotations).train()
@@ -53,25 +53,25 @@ def plain_steps(
 
 
 class _Maps(nn.Module):
-    """What stands before the proposals: images (B, 3, H, W) in [0, 1] to maps by name."""
+    """Backbone and neck: images (B, 3, H, W) in [0, 1] to feature maps by name."""
 
     def __init__(self, detector: Detector, memory_format: torch.memory_format) -> None:
         super().__init__()
         self.body: nn.Module = detector.backbone
         self.neck: Any = detector.neck
-        self.detector = (detector,)  # whose other parts are not children here
+        self.detector = (detector,)  # in a tuple: its other parts are not submodules
         self.memory_format = memory_format
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         images = images.contiguous(memory_format=self.memory_format)
-        # torchvision's pyramid takes maps; detectron2's, and a neck that is none, take images.
+        # torchvision's FPN takes maps; detectron2's, and a C4 neck, take images.
         takes_maps = isinstance(self.neck, FeaturePyramidNetwork)
         maps: dict[str, Tensor] = self.neck(self.body(images) if takes_maps else images)
         return maps
 
 
 class _Order(Sampler[int]):
-    """The numbers of a training's images in the order in which ours meets them."""
+    """Indices of the training images in the order of nasdet's training."""
 
     def __init__(self, train: CocoDataset, config: TrainDetectorConfig) -> None:
         steps = config.recipe.iterations
@@ -102,10 +102,12 @@ def _detectron2_steps(
         record["image_id"]: record
         for record in load_coco_json(str(train.annotations.path), str(train.image_root))
     }
-    labels = {number: place for place, number in enumerate(train.annotations.category_ids)}
+    labels = {
+        category_id: label for label, category_id in enumerate(train.annotations.category_ids)
+    }
     for record in records.values():
-        for thing in record["annotations"]:
-            thing["category_id"] = labels[thing["category_id"]]
+        for annotation in record["annotations"]:
+            annotation["category_id"] = labels[annotation["category_id"]]
     sides = config.data.shortest_side_px, config.data.longest_side_px
     loader = build_detection_train_loader(
         [records[image_id] for image_id in train.image_ids],
@@ -187,7 +189,7 @@ def _torchvision_steps(
 
     class Transform(GeneralizedRCNNTransform):  # type: ignore[misc]  # untyped package
         def torch_choice(self, sides: list[int]) -> int:
-            return sides[0]  # there is but one; the original draws, and later draws would differ
+            return sides[0]  # the only one; the original draws, which would change later draws
 
     detector: Any = maps.detector[0]
     device = next(detector.parameters()).device
@@ -243,7 +245,9 @@ def _CocoDetection(train: CocoDataset) -> Any:  # noqa: N802  # it stands for a 
 
     data = datasets.CocoDetection(str(train.image_root), str(train.annotations.path))
     data.ids = train.image_ids
-    labels = {number: place + 1 for place, number in enumerate(train.annotations.category_ids)}
+    labels = {
+        category_id: label for label, category_id in enumerate(train.annotations.category_ids, 1)
+    }
     to_tensor = transforms.ToTensor()
 
     def prepare(image: Any, objects: list[dict[str, Any]]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,0 +1,60 @@
+r"""Measure the rank correlation of supernet scores with stand-alone training.
+
+Trains the supernet of a table's space, unless its file exists, and scores the table's cells with
+it. Writes sharing.json, sharing.png and supernet.safetensors.
+
+python tools/research/rank_supernet.py table=docs/data/cifar10_648.jsonl \
+    reward.data_root=/data/cifar10 reward.first_filters=8 reward.held_out_images=5000
+python tools/research/rank_supernet.py table=table.jsonl \
+    reward.weights=runs/search/supernet.safetensors
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))  # modules that all tools share
+
+from _cli import Run, tool
+from _logger_base import LoggerConfig
+from search.analysis.config import SupernetRankingConfig
+from search.rewards.config import SupernetConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class Args(SupernetRankingConfig):
+    """Settings of ``rank_supernet``."""
+
+    out: str
+    """The run's folder."""
+    reward: SupernetConfig
+    """The supernet; its space is the table's."""
+    logger: LoggerConfig
+    """Where metrics are logged."""
+
+
+@tool(Args)
+def main(run: Run[Args]) -> None:
+    from backbone.io.text_tables import text_table
+    from search.analysis.supernet_ranking import measure_sharing
+
+    result = measure_sharing(run.args, run.args.reward, run.out)
+    run.log_metrics({f"tau/{c.name}": c.overall.tau for c in result.compared})
+    picture = result.path.with_suffix(".png")
+    run.log_images("sharing", [picture])
+    run.finish()
+    print(f"\n{text_table(*result.table())}\n")
+    print(
+        f"first by the supernet: reward {result.chosen_reward:.4f}, rank {result.chosen_rank} in "
+        f"the table, whose best is {result.best_reward:.4f}"
+    )
+    print(
+        f"{result.training_seconds:.0f} s of training, then {result.score_seconds:.3g} s per "
+        f"genotype\nscores: {result.path}\nplots: {picture}"
+    )
+
+
+if __name__ == "__main__":
+    main()
