@@ -23,7 +23,7 @@ from detection.evaluation.report import ReportOptions
 from detection.models.checkpoint import load_detector
 from search.analysis.reward_log import MeasurementLog
 from search.analysis.reward_table import record_table
-from search.execution.inline import InlineConfig
+from search.execution.base import ExecutorConfig
 from search.rewards.config import CostConfig, ProxyConfig, SupernetConfig, TableConfig
 from search.rewards.proxy import ProxyReward
 from search.rewards.supernet_reward import SupernetReward
@@ -157,7 +157,7 @@ def test_a_reward_table_is_looked_up_and_is_complete(tmp_path):
     for genotype, row in zip(build_space(TABLE_SPACE).enumerate(), rows, strict=True):
         assert table(genotype, seed=0, report=print) == row["reward"]
     record_table(
-        path, TABLE_SPACE, proxy_accuracy(), executor=InlineConfig(), cost=COST, progress=False
+        path, TABLE_SPACE, proxy_accuracy(), executor=ExecutorConfig(), cost=COST, progress=False
     )
     assert path.read_bytes() == before
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from backbone.config import require_at_least
 from search.execution.base import ExecutorConfig
-from search.execution.inline import InlineConfig
 from search.space import SpaceConfig
 
 MIN_GENOTYPES = 5
@@ -84,7 +83,7 @@ class CellComparisonConfig:
     """Trainings of each network."""
     seed: int = 1000
     """Seed of the first training; the others use the next ones. Not those of a search."""
-    executor: ExecutorConfig = field(default_factory=InlineConfig)
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
     """Where trainings run."""
     progress: bool = True
     """Show a progress bar."""

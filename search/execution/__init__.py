@@ -7,13 +7,12 @@ from contextlib import contextmanager
 
 from backbone.config import Choice, find_choice
 from search.execution.base import Executor, ExecutorConfig
-from search.execution.inline import InlineConfig
 from search.execution.local import LocalConfig
 from search.execution.ray import RayConfig
 from search.execution.worker import Evaluator
 
 EXECUTORS: Mapping[str, Choice] = {
-    "inline": Choice(InlineConfig, "search.execution.inline:InlineExecutor"),
+    "inline": Choice(ExecutorConfig, "search.execution.inline:InlineExecutor"),
     "local": Choice(LocalConfig, "search.execution.local:LocalExecutor"),
     "ray": Choice(RayConfig, "search.execution.ray:RayExecutor"),
 }

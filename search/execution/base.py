@@ -15,7 +15,7 @@ MAX_ATTEMPTS = 3
 
 @dataclass(kw_only=True, slots=True)
 class ExecutorConfig:
-    """Base of all executor configs; the subclass selects the executor."""
+    """Base of all executor configs; the base itself runs trials in the process of the search."""
 
 
 class Executor(Protocol):

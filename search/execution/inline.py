@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
 from search.execution.base import ExecutorConfig
 from search.execution.worker import Evaluator, Outcome, Task
-
-
-@dataclass(kw_only=True, slots=True)
-class InlineConfig(ExecutorConfig):
-    """Run trials one at a time in the process of the search."""
 
 
 class InlineExecutor:
@@ -19,7 +13,7 @@ class InlineExecutor:
 
     num_slots = 1
 
-    def __init__(self, evaluator: Evaluator, config: InlineConfig | None = None) -> None:
+    def __init__(self, evaluator: Evaluator, config: ExecutorConfig | None = None) -> None:
         self._evaluator = evaluator
         self._tasks: deque[Task] = deque()
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from backbone.config import require_at_least
 from search.execution.base import ExecutorConfig
-from search.execution.inline import InlineConfig
 from search.rewards.config import CostConfig
 from search.space import SpaceConfig
 from search.strategies import STRATEGIES
@@ -27,7 +26,7 @@ class SearchConfig:
     seed: int = 0
     """Seed of the strategy and of every trial's training. All trials train from the same seed, so
     that they differ by their genotypes only (common random numbers)."""
-    executor: ExecutorConfig = field(default_factory=InlineConfig)
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
     """Where trials run."""
     deterministic: bool = False
     """Whether several workers produce the same trials regardless of their speed. Trial n is then

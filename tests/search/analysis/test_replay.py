@@ -8,7 +8,7 @@ from matplotlib.image import imread
 
 from search.analysis.replay import Replay, draw_replays, replay, summarize, top_fraction_threshold
 from search.analysis.reward_table import record_table
-from search.execution.inline import InlineConfig
+from search.execution.base import ExecutorConfig
 from search.rewards.config import TableConfig
 from search.rewards.tabular import TableReward
 from search.space import SpaceConfig, build_space
@@ -68,7 +68,7 @@ class CountsConvolutions(Graded):
 
 def table_of(reward, space, folder):
     path = folder / "table.jsonl"
-    record_table(path, space, reward, executor=InlineConfig(), progress=False)
+    record_table(path, space, reward, executor=ExecutorConfig(), progress=False)
     return TableReward(TableConfig(path=str(path)))
 
 

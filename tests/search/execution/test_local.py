@@ -7,8 +7,7 @@ import torch
 
 from backbone.io.runtime import usable_cores
 from search.execution import running_executor
-from search.execution.base import run_tasks
-from search.execution.inline import InlineConfig
+from search.execution.base import ExecutorConfig, run_tasks
 from search.execution.local import LocalConfig, LocalExecutor, WorkerResources, allocate_resources
 from search.execution.processes import partition_cores
 from search.execution.worker import Evaluator, Task
@@ -43,7 +42,7 @@ def tasks(number, **changes):
 
 
 def test_worker_processes_give_the_same_outcomes_as_this_process():
-    with running_executor(InlineConfig(), Evaluator(FakeReward())) as executor:
+    with running_executor(ExecutorConfig(), Evaluator(FakeReward())) as executor:
         inline = outcomes(executor, tasks(6))
     with running_executor(TWO, Evaluator(FakeReward())) as executor:
         local = outcomes(executor, tasks(6))
@@ -69,7 +68,7 @@ def test_a_task_is_stopped_below_its_threshold():
 def test_the_task_of_a_worker_that_is_killed_is_run_again(tmp_path):
     with running_executor(TWO, Evaluator(DiesOnce(folder=str(tmp_path)))) as executor:
         done = outcomes(executor, tasks(3))
-    with running_executor(InlineConfig(), Evaluator(FakeReward())) as executor:
+    with running_executor(ExecutorConfig(), Evaluator(FakeReward())) as executor:
         assert [o.reward for o in done] == [o.reward for o in outcomes(executor, tasks(3))]
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -83,7 +82,7 @@ def test_a_task_that_kills_every_worker_is_a_failure_with_its_reason():
     assert "3 times" in outcome.failure
 
 
-@pytest.mark.parametrize("config", [InlineConfig(), LocalConfig(num_workers=1)])
+@pytest.mark.parametrize("config", [ExecutorConfig(), LocalConfig(num_workers=1)])
 def test_a_bug_in_a_reward_reaches_the_driver(config):
     expected = (
         OddError if not isinstance(config, LocalConfig) else RuntimeError

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from search.analysis.reward_table import record_table
-from search.execution.inline import InlineConfig
+from search.execution.base import ExecutorConfig
 from search.randomness import stream
 from search.rewards.config import CostConfig, TableConfig
 from search.rewards.cost import genotype_cost
@@ -40,7 +40,7 @@ class Graded:
 
 
 def record(path, reward, **changes):
-    given = {"executor": InlineConfig(), "progress": False} | changes
+    given = {"executor": ExecutorConfig(), "progress": False} | changes
     space = given.pop("space", SPACE)
     return record_table(path, space, reward, **given)
 
