@@ -165,7 +165,7 @@ class Tool(Generic[ArgsT]):
     main: Callable[[Run[ArgsT]], None]
     """Does the tool's one job."""
     description: str
-    """What it does and example commands, for ``--help``."""
+    """Description of the tool and example commands, for ``--help``."""
     unnamed: Sequence[str] = ()
     """Settings whose values may be given without their names, in this order."""
     renamed: Mapping[str, str] = field(default_factory=dict)

@@ -58,7 +58,7 @@ class Args:
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     """Image sizes and test-time augmentation; not used with ``results``."""
     bad_boxes: str = "error"
-    """What to do about boxes without area or outside their image: ``error`` or ``drop``."""
+    """Treatment of boxes without area or outside their image: ``error`` or ``drop``."""
 
     def __post_init__(self) -> None:
         if bool(self.weights) == bool(self.results):

@@ -32,7 +32,7 @@ class Args:
     """``onnx``: the whole detector, for the torchvision engine; ``torch``: its backbone, by
     ``torch.export``."""
     bad_boxes: str = "error"
-    """What to do about boxes without area or outside their image: ``error`` or ``drop``."""
+    """Treatment of boxes without area or outside their image: ``error`` or ``drop``."""
 
 
 @tool(Args)

@@ -29,18 +29,18 @@ LANE_WIDTH = 0.2
 COLUMN_GAP = 0.34
 INPUT_WIDTH = 0.95
 BLOCK_HEIGHT = 1.22
-"""From the bottom of a block's boxes to the top of its combination."""
+"""Distance from the bottom of a block's boxes to the top of its combination."""
 LAYER_GAP = 1.0
 MARGIN = 0.3
 FONT_PT = 9
 COLORS = ("#4c4c4c", "#1f6fb4", "#d1661b", "#2b8a3e", "#b02a30", "#7a4fb3", "#8a5a2b", "#c2438f")
-"""Of states 0, 1, ...; repeated for cells with more."""
+"""Colors of states 0, 1, ...; repeated for cells with more states."""
 INPUT_LABELS = ("h[i-1]\n(older)", "h[i]\n(newer)")
 
 
 @dataclass(slots=True)
 class _Item:
-    """What takes a column in one layer: an input, a block, or a state's lane past the layer."""
+    """Item of one column in a layer: an input, a block, or the lane of a state that passes it."""
 
     state: int
     width: float

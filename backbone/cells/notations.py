@@ -161,7 +161,7 @@ def to_nni(genotype: Genotype, *, merge: str) -> dict[str, Any]:
         ValueError: if the cells concatenate other states than ``merge`` says, a block
             concatenates, or there is no reduction cell.
     """
-    found: dict[str, Any] = {}
+    choices: dict[str, Any] = {}
     for name, cell in zip(("normal", "reduce"), _two_cells(genotype, "NNI"), strict=True):
         if cell.concat != _merged(cell, merge):
             raise ValueError(
@@ -169,10 +169,10 @@ def to_nni(genotype: Genotype, *, merge: str) -> dict[str, Any]:
                 f"not {list(cell.concat)}"
             )
         for number, edge in enumerate(_edges(cell)):
-            place = f"{NUM_INPUTS + number // 2}_{number % 2}"
-            found[f"{name}/op_{place}"] = _their_name(edge.operation)
-            found[f"{name}/input_{place}"] = [edge.source]
-    return found
+            key = f"{NUM_INPUTS + number // 2}_{number % 2}"
+            choices[f"{name}/op_{key}"] = _their_name(edge.operation)
+            choices[f"{name}/input_{key}"] = [edge.source]
+    return choices
 
 
 def from_nni(data: Any, *, merge: str) -> Genotype:

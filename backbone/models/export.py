@@ -50,9 +50,9 @@ def export_network(
     with replacing(path) as temporary:
         with _quiet():
             write(network, sample, temporary, list(expected))
-        found = run(temporary, other)
+        outputs = run(temporary, other)
         errors = {
-            name: float((found[name] - tensor).abs().max() / tensor.abs().max())
+            name: float((outputs[name] - tensor).abs().max() / tensor.abs().max())
             for name, tensor in expected.items()
         }
         if max(errors.values()) > TOLERANCE:

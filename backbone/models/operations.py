@@ -247,13 +247,13 @@ def _factored_convolution(
 
 def _bottleneck(
     make: OperationFactory,
-    share: float,
+    fraction: float,
     in_channels: int,
     out_channels: int,
     stride: int,
     norm: NormFactory,
 ) -> nn.Module:
-    narrow = int(share * out_channels)
+    narrow = int(fraction * out_channels)
     if narrow < 1:
         return make(in_channels, out_channels, stride, norm)
     return nn.Sequential(

@@ -32,7 +32,7 @@ with hidden_package("wandb"):  # timm imports it where it is installed, unasked
     import timm
 
 HEAD_PREFIX = "last_linear."
-"""Of the classifier's tensors, which a backbone does without."""
+"""Prefix of the classifier's tensors, which a backbone does not have."""
 _CELLS_PER_STACK = 6
 """NASNet-A's normal cells are numbered as in the large network, where a stack has six; the mobile
 network's stacks of four leave numbers out."""
@@ -82,13 +82,13 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         first_line = str(error).partition("\n")[0]
         raise ValueError(f"weights file {path} cannot be read: {first_line}") from None
-    if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
+    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
         raise ValueError(f"weights file {path} holds no state dict: names and tensors")
-    return found
+    return tensors
 
 
 def _timm_state_dict(name: str) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What a backbone costs: parameters, multiply-adds, activations, memory."""
+"""Cost of a backbone: parameters, multiply-adds, activations, memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backbone.models.backbone import Backbone, BackboneSpec
 from backbone.profile.memory import inference_bytes, training_step_bytes
 
 MEASURED_WIDTH = 16
-"""Of the network whose multiply-adds say how wide another one has to be."""
+"""Width of the network from whose multiply-adds the width for a given cost is estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class Memory:
 
     inference: int
     training: int
-    """Of a training step: weights, gradients, activations, but not the optimizer's state."""
+    """Peak of a training step: weights, gradients, activations, but not the optimizer's state."""
     checkpointed: int | None
     """The same with activation checkpointing; None if the backbone cannot."""
 

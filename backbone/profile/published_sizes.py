@@ -40,7 +40,7 @@ class ReferenceSize:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What one of our networks comes to, with its classifier."""
+    """Measured size of one of our networks, with its classifier."""
 
     parameters: int
     with_statistics: int

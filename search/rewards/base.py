@@ -27,7 +27,7 @@ class Reward(Protocol):
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """What decides the reward, as JSON's types; data sets apart."""
+        """Everything that determines the reward except the datasets, as JSON types."""
 
     @property
     def data(self) -> Mapping[str, str]:

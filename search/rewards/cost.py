@@ -1,4 +1,4 @@
-"""What a genotype costs, and how reward and cost are weighed against each other."""
+"""Cost of a genotype, and the trade-off between reward and cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from search.rewards.config import CostConfig
 
 @dataclass(frozen=True, slots=True)
 class GenotypeCost:
-    """What the network of a genotype's cells costs."""
+    """Cost of the network built from a genotype."""
 
     value: float
     """In the unit of the measure: multiply-adds of one image, parameters, or the median of the

@@ -81,7 +81,7 @@ class SupernetReward:
 
     @property
     def _provenance(self) -> Provenance:
-        """What the network is made from, which scoring takes no part in."""
+        """Provenance of the trained supernet; settings of the scoring are not part of it."""
         arguments = dict(self.arguments["shared"])
         del arguments["max_val_images"]
         return Provenance(stage="shared", arguments=arguments, data={"train": self.data["train"]})

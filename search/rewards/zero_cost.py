@@ -288,12 +288,12 @@ def _sum(terms: Iterator[Tensor]) -> float:
 
 
 def _nodes(value: Tensor) -> set[Any]:
-    """Return all steps of the computation that led to a value."""
-    found: set[Any] = set()
+    """Return all nodes of the autograd graph of a value."""
+    nodes: set[Any] = set()
     waiting = [value.grad_fn]
     while waiting:
         node = waiting.pop()
-        if node is not None and node not in found:
-            found.add(node)
+        if node is not None and node not in nodes:
+            nodes.add(node)
             waiting += (before for before, _ in node.next_functions)
-    return found
+    return nodes
