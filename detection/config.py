@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from backbone.config import OPTIMIZERS, require_at_least
 
 BAD_BOXES = ("error", "drop")
-SOURCE_FORMATS = ("coco", "voc", "yolo", "wider")
-TARGET_FORMATS = ("coco", "voc", "yolo")
-IMAGE_MODES = ("link", "copy", "none")
 EVALUATION_BACKENDS = ("hotcoco", "pycocotools")
 """The first is the default."""
+RENAMED_BACKENDS = {"faster-coco-eval": "hotcoco"}
+"""Former value of ``backend`` -> its value now."""
 DETECTOR_SCHEDULES = ("cosine", "multistep")
 RENAMED_SCHEDULES = {"steps": "multistep"}
 """Former value of ``schedule`` -> its value now."""
@@ -213,33 +212,3 @@ class InferenceConfig:
             )
         if self.score_threshold is not None and not 0 <= self.score_threshold <= 1:
             raise ValueError(f"score_threshold must be between 0 and 1, not {self.score_threshold}")
-
-
-@dataclass(kw_only=True, slots=True)
-class ConversionConfig:
-    """Annotations from one format to another; see ``detection.data.convert.convert``."""
-
-    source: str
-    """The folder to read."""
-    source_format: str
-    """``voc``, ``yolo``, ``wider`` or ``coco``."""
-    target_format: str = "coco"
-    """``coco``, ``voc`` or ``yolo``."""
-    splits: list[str] = field(default_factory=lambda: ["train", "val"])
-    """Names of the parts, all of which share their categories."""
-    images: str = "link"
-    """Whether images are put into the new folder: as a ``link``, as a ``copy``, or ``none``."""
-    bad_boxes: str = "error"
-    """What to do about boxes without area or outside their image: ``error`` or ``drop``."""
-    first_pixel: int = 1
-    """Of VOC's files: number of the first pixel, 1 (VOC's own) or 0 with corners between pixels."""
-
-    def __post_init__(self) -> None:
-        require_choice("source_format", self.source_format, SOURCE_FORMATS)
-        require_choice("target_format", self.target_format, TARGET_FORMATS)
-        require_choice("images", self.images, IMAGE_MODES)
-        require_choice("bad_boxes", self.bad_boxes, BAD_BOXES)
-        if self.first_pixel not in (0, 1):
-            raise ValueError(f"first_pixel must be 0 or 1, not {self.first_pixel}")
-        if not self.splits or len(set(self.splits)) < len(self.splits):
-            raise ValueError(f"splits needs names that differ, not {list(self.splits)}")

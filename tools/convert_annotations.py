@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from _cli import Run, tool
-from detection.config import ConversionConfig
+from detection.data.convert.formats import ConversionConfig
 
 MAX_NAMED_CATEGORIES = 8
 """Most frequent categories that are listed by name."""

@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING
 
 from _cli import Run, tool
 from backbone.config import require_at_least
-from detection.config import EVALUATION_BACKENDS, InferenceConfig
+from detection.config import (
+    EVALUATION_BACKENDS,
+    RENAMED_BACKENDS,
+    InferenceConfig,
+    require_choice,
+)
 
 if TYPE_CHECKING:
     from detection.engine.scoring import DetectionsWithTruth
@@ -65,12 +70,8 @@ class Args:
             raise ValueError("give either weights=... (and images=...) or results=...")
         if self.weights and not self.images:
             raise ValueError("weights=... needs images=..., the folder of the images")
-        for name, value, choices in (
-            ("task", self.task, TASKS),
-            ("backend", self.backend, EVALUATION_BACKENDS),
-        ):
-            if value not in choices:
-                raise ValueError(f"unknown {name} {value!r}; choose from {list(choices)}")
+        require_choice("task", self.task, TASKS)
+        require_choice("backend", self.backend, EVALUATION_BACKENDS, renamed=RENAMED_BACKENDS)
         if not 0 <= self.score_threshold <= 1:
             raise ValueError(f"score_threshold must lie in 0 to 1, not {self.score_threshold:g}")
         require_at_least(1, batch_size=self.batch_size)

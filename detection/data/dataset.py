@@ -30,13 +30,13 @@ class Example:
     target: Target
     """Objects in the pixels of ``image``; crowds are left out."""
     image_id: int
-    """COCO's id."""
+    """COCO image id."""
     original_size: tuple[int, int]
-    """Height and width of the file's image, in pixels."""
+    """Height and width of the image file, in pixels."""
 
 
 def collate(examples: Sequence[Example]) -> DetectionBatch:
-    """Put examples together; images keep their sizes."""
+    """Collate examples to a batch; images keep their sizes."""
     return DetectionBatch(
         [e.image for e in examples],
         [e.target for e in examples],
@@ -46,15 +46,15 @@ def collate(examples: Sequence[Example]) -> DetectionBatch:
 
 
 class CocoDataset(Dataset[Example]):
-    """The images of one COCO JSON with their boxes.
+    """Images of one COCO JSON with their boxes.
 
-    Images are kept in memory, as read, while all together fit into 2 GiB.
+    Decoded images are cached in memory if all of them fit into 2 GiB.
 
     Args:
-        annotations: the file, checked.
-        image_root: folder that its file names start from.
-        augmentation: the size that images are brought to, and what training changes.
-        keep_empty: keep images without objects (crowds are no objects here).
+        annotations: table of the COCO JSON.
+        image_root: folder that its file names are relative to.
+        augmentation: resizing and, for training, random transforms.
+        keep_empty: whether to keep images without objects (crowds are not objects here).
 
     Raises:
         FileNotFoundError: if the image folder or an image is missing.
@@ -84,7 +84,7 @@ class CocoDataset(Dataset[Example]):
         self._cache = self._empty_cache()
 
     def _require_files(self) -> None:
-        """Look for all images now and not when a training comes to them."""
+        """Raise a FileNotFoundError now instead of in the middle of a training."""
         names = [self.annotations.images[index].file_name for index in self._indices]
         missing = [name for name in names if not os.path.isfile(f"{self.image_root}/{name}")]  # noqa: PTH113  # 118,287 times
         if missing:
@@ -98,7 +98,7 @@ class CocoDataset(Dataset[Example]):
 
     @property
     def image_ids(self) -> list[int]:
-        """COCO's ids of the images, in order."""
+        """COCO image ids, in order."""
         return [self.annotations.images[index].id for index in self._indices]
 
     @property
@@ -109,11 +109,11 @@ class CocoDataset(Dataset[Example]):
 
     @property
     def num_objects(self) -> int:
-        """Objects in all images; crowds are none."""
+        """Number of objects in all images, without crowds."""
         return sum(int((~self.annotations.crowd_of(index)).sum()) for index in self._indices)
 
     def sample(self, num_images: int) -> CocoDataset:
-        """Return a data set of that many of the images, at random but always the same ones."""
+        """Return a dataset of a random subset of images, always the same for the same number."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(len(self)))
         smaller = copy.copy(self)
         smaller._indices = [self._indices[i] for i in sorted(order[:num_images].tolist())]
@@ -121,9 +121,9 @@ class CocoDataset(Dataset[Example]):
         return smaller
 
     def __getitem__(self, item: int | tuple[int, int]) -> Example:
-        """Return an example; a pair is its position and its augmentation's seed, without: none."""
-        position, seed = item if isinstance(item, tuple) else (item, None)
-        index = self._indices[position]
+        """Return an example; ``item`` is its number, or a pair of it and the augmentation seed."""
+        number, seed = item if isinstance(item, tuple) else (item, None)
+        index = self._indices[number]
         record = self.annotations.images[index]
         real = ~torch.from_numpy(self.annotations.crowd_of(index))
         objects = Target(
@@ -133,14 +133,14 @@ class CocoDataset(Dataset[Example]):
         image, target = self._augmentation(self._read(index), objects, seed=seed)
         return Example(image, target, record.id, (record.height, record.width))
 
-    def size(self, position: int) -> tuple[int, int]:
-        """Return an image's width and height in pixels, as its annotations tell them."""
-        record = self.annotations.images[self._indices[position]]
+    def size(self, item: int) -> tuple[int, int]:
+        """Return width and height of an image in pixels, as in the annotations."""
+        record = self.annotations.images[self._indices[item]]
         return record.width, record.height
 
-    def pixels(self, position: int) -> Tensor:
-        """Return an image as read: (3, H, W) uint8."""
-        return self._read(self._indices[position])
+    def pixels(self, item: int) -> Tensor:
+        """Return a decoded image: (3, H, W) uint8."""
+        return self._read(self._indices[item])
 
     def _empty_cache(self) -> dict[int, Tensor] | None:
         records = (self.annotations.images[index] for index in self._indices)
@@ -160,12 +160,12 @@ class CocoDataset(Dataset[Example]):
 def load_split(
     config: DetectionDataConfig, split: str, *, recipe: DetectorRecipe | None = None
 ) -> CocoDataset:
-    """Open the ``train`` or ``val`` split; only training may drop images or change them.
+    """Open the ``train`` or ``val`` split; only training drops images without objects.
 
     Args:
         config: the data.
-        split: its name.
-        recipe: of the training that the images are for; None shows them as evaluation does.
+        split: ``train`` or ``val``.
+        recipe: training recipe with the augmentation; None resizes only, as evaluation does.
 
     Raises:
         FileNotFoundError: if the root, the annotations or the images are missing.
@@ -193,16 +193,18 @@ def load_splits(
 
     Raises:
         FileNotFoundError: as ``load_split``.
-        ValueError: as ``load_split``, and if the two declare different categories.
+        ValueError: as ``load_split``, if the two declare different categories, and if the objects
+            of ``val`` cannot be scored.
     """
     train = load_split(config, "train", recipe=recipe)
     val = load_split(config, "val")
     require_categories(train.annotations.categories, train.annotations.path, val.annotations)
+    _ = val.annotations.ground_truth  # refuses objects that cannot be scored before the training
     return train, val
 
 
 def data_arguments(config: DetectionDataConfig) -> Mapping[str, Any]:
-    """Return what decides how a training sees its data, for a record; not where they lie."""
+    """Return the settings of the data that affect a training, for its provenance; not the paths."""
     return {
         "sides_px": [config.shortest_side_px, config.longest_side_px],
         "bad_boxes": config.bad_boxes,
@@ -211,7 +213,7 @@ def data_arguments(config: DetectionDataConfig) -> Mapping[str, Any]:
 
 
 def fingerprint_splits(train: CocoDataset, val: CocoDataset) -> Mapping[str, str]:
-    """Return the fingerprints of both splits' annotations and images, for a record."""
+    """Return the fingerprints of the annotations and images of both splits, for the provenance."""
     return {
         f"{name}_{part}": fingerprint
         for name, split in (("train", train), ("val", val))

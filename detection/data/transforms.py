@@ -1,4 +1,4 @@
-"""What training changes about an image and its boxes, as a function of the example's seed."""
+"""Resizing and augmentation of images and boxes, determined by the seed of the example."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from detection.structures import Target
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
-    """How training images are resized and mirrored; see ``DetectorRecipe`` for the fields."""
+    """Random resize, jitter and flips; see ``DetectorRecipe`` for the fields."""
 
     shortest_sides_px: tuple[int, ...]
-    """One of these is drawn for each image."""
+    """Choices for the shorter side; one is drawn for each image."""
     longest_side_px: int
     jitter: tuple[float, float] | None = None
-    """Least and greatest scale of a large-scale jitter, which takes the place of the sides."""
+    """Minimum and maximum scale of large-scale jitter, which replaces the choice of sides."""
     jitter_side_px: int = 0
     horizontal_flip: bool = False
     vertical_flip: bool = False
 
     @classmethod
     def of_training(cls, data: DetectionDataConfig, recipe: DetectorRecipe) -> Augmentation:
-        """Return what a recipe says, with the data's own sides where it says nothing."""
+        """Return the augmentation of a recipe; the side of the data is the default."""
         return cls(
             shortest_sides_px=tuple(recipe.shortest_sides_px) or (data.shortest_side_px,),
             longest_side_px=data.longest_side_px,
@@ -41,18 +41,18 @@ class Augmentation:
 
     @classmethod
     def none(cls, data: DetectionDataConfig) -> Augmentation:
-        """Return the resizing of evaluation."""
+        """Return the resize of evaluation, without augmentation."""
         return cls(shortest_sides_px=(data.shortest_side_px,), longest_side_px=data.longest_side_px)
 
     def __call__(
         self, pixels: Tensor, target: Target, *, seed: int | None
     ) -> tuple[Tensor, Target]:
-        """Return the image that a detector sees, and its objects in that image's pixels.
+        """Return the transformed image and its objects in the pixels of that image.
 
         Args:
             pixels: (3, H, W) uint8.
             target: objects in its pixels.
-            seed: of what is drawn; None draws nothing and takes the first of the sides.
+            seed: seed of the random choices; None makes none and takes the first of the sides.
 
         Returns:
             (3, h, w) float32 in [0, 1]. A crop may leave fewer objects, or none.
@@ -71,11 +71,11 @@ class Augmentation:
         return self._flip(image, target, horizontal=drawn[0] < 0.5, vertical=drawn[1] < 0.5)
 
     def _jitter(self, pixels: Tensor, target: Target, drawn: list[float]) -> tuple[Tensor, Target]:
-        """Scale by a random factor and cut a random window out of what is too large.
+        """Scale by a random factor and crop a random window if the image is too large.
 
-        The factor 1 makes the longer side ``jitter_side_px`` long (Ghiasi et al. 2021, "Simple
-        copy-paste", appendix; scales 0.1 to 2.0 at 1024 pixels). What is smaller is not padded
-        here: batches are padded anyway.
+        A factor of 1 makes the longer side ``jitter_side_px`` long (Ghiasi et al. 2021, "Simple
+        copy-paste", appendix: scales 0.1 to 2.0 at 1024 pixels). Smaller images are not padded
+        here, since batches are.
         """
         assert self.jitter is not None
         low, high = self.jitter
@@ -85,8 +85,8 @@ class Augmentation:
         height, width = image.shape[-2:]
         side = self.jitter_side_px
         top, left = (
-            int(share * (max(length - side, 0) + 1))
-            for share, length in zip(drawn[1:], (height, width), strict=True)
+            int(fraction * (max(length - side, 0) + 1))
+            for fraction, length in zip(drawn[1:], (height, width), strict=True)
         )
         return crop(image, target, top=top, left=left, side=side)
 
@@ -106,12 +106,12 @@ class Augmentation:
 def resize_image(
     image: Tensor, *, shortest: int, longest: int
 ) -> tuple[Tensor, tuple[float, float]]:
-    """Resize so that the shorter side is ``shortest`` unless the longer would pass ``longest``.
+    """Resize so that the shorter side is ``shortest``, unless the longer would pass ``longest``.
 
     Args:
         image: (3, H, W) uint8.
-        shortest: pixels.
-        longest: pixels.
+        shortest: length of the shorter side, in pixels.
+        longest: maximum length of the longer side, in pixels.
 
     Returns:
         (3, h, w) float32 in [0, 1], and h / H and w / W.
@@ -128,9 +128,9 @@ def resize_image(
 
 
 def crop(image: Tensor, target: Target, *, top: int, left: int, side: int) -> tuple[Tensor, Target]:
-    """Cut a square window out of an image, as far as the image goes.
+    """Crop a square window, which ends where the image does.
 
-    Boxes are cut to the window; those of which nothing is left are dropped.
+    Boxes are clipped to the window; those without area in it are dropped.
     """
     window = image[:, top : top + side, left : left + side]
     boxes = target.boxes - torch.tensor([left, top, left, top], dtype=torch.float32)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from detection.config import EVALUATION_BACKENDS
+from detection.config import EVALUATION_BACKENDS, RENAMED_BACKENDS, require_choice
 from detection.data.coco import GroundTruth
 from detection.data.columns import Integers, Numbers
 from detection.evaluation.tables import DetectionTable
@@ -58,8 +58,7 @@ def compute_arrays(
     Raises:
         ValueError: if there is no such backend.
     """
-    if backend not in EVALUATION_BACKENDS:
-        raise ValueError(f"unknown backend {backend!r}; choose from {EVALUATION_BACKENDS}")
+    require_choice("backend", backend, EVALUATION_BACKENDS, renamed=RENAMED_BACKENDS)
     if not images.size or not truth.category_ids.size:
         return _empty(truth.category_ids.size)
     evaluate = _evaluate_hotcoco if backend == "hotcoco" else _evaluate_pycocotools
@@ -94,8 +93,8 @@ def _evaluate_hotcoco(
         iscrowd=truth.crowd.astype(np.int64),
     )
     columns = detections.image_indices + 1, detections.boxes, detections.scores
-    found = objects.load_res(np.column_stack([*columns, detections.labels + 1]))
-    evaluation = hotcoco.COCOeval(objects, found, "bbox")
+    detected = objects.load_res(np.column_stack([*columns, detections.labels + 1]))
+    evaluation = hotcoco.COCOeval(objects, detected, "bbox")
     evaluation.params.img_ids = (images + 1).tolist()
     evaluation.params.max_dets = list(MAX_DETECTIONS)
     evaluation.evaluate()
@@ -110,9 +109,11 @@ def _evaluate_pycocotools(
     from pycocotools.cocoeval import COCOeval
 
     objects = _as_dicts(truth, iscrowd=truth.crowd.astype(int).tolist())
-    found = _as_dicts(detections, score=detections.scores.tolist(), iscrowd=[0] * len(detections))
+    detected = _as_dicts(
+        detections, score=detections.scores.tolist(), iscrowd=[0] * len(detections)
+    )
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-        evaluation = COCOeval(_indexed(truth, objects), _indexed(truth, found), "bbox")
+        evaluation = COCOeval(_indexed(truth, objects), _indexed(truth, detected), "bbox")
         evaluation.params.imgIds = (images + 1).tolist()
         evaluation.params.maxDets = list(MAX_DETECTIONS)
         evaluation.evaluate()

@@ -1,4 +1,4 @@
-"""What moved AP between two evaluations: settings, thresholds, categories, errors, images."""
+"""Explain the change of AP between two evaluations by settings, IoUs, classes, errors, images."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from detection.evaluation.metrics import FIGURES
 from detection.evaluation.summary import format_percent
 from detection.evaluation.tide import ERROR_TYPES
 
-QUESTION = ("annotations_sha256", "num_images", "num_categories", "max_detections")
-"""Settings on which every figure depends; if one differs, the two did not answer one question."""
-SETTINGS = (*QUESTION, "backend", "score_threshold")
+COMPARABLE = ("annotations_sha256", "num_images", "num_categories", "max_detections")
+"""Settings that every metric depends on; if one differs, the metrics cannot be compared."""
+SETTINGS = (*COMPARABLE, "backend", "score_threshold")
 DETECTIONS = ("num_detections", "lowest_score")
 Row = Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing in both evaluations."""
+    """One value in both evaluations."""
 
     name: str
     before: Any
@@ -31,25 +31,27 @@ class Change:
 
     @property
     def difference(self) -> float:
-        """After less before; NaN if either is missing."""
+        """``after`` - ``before``; NaN if either is missing."""
         if isinstance(self.before, int | float) and isinstance(self.after, int | float):
             return self.after - self.before
         return math.nan
 
     @property
     def size(self) -> float:
-        """How far it moved; what is missing on one side comes last."""
+        """Absolute difference; -1 if a value is missing, so that it sorts last."""
         return -1.0 if math.isnan(self.difference) else abs(self.difference)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the members as JSON's types."""
+        """Return the fields as JSON types."""
         values = {"before": self.before, "after": self.after, "difference": self.difference}
-        return {"name": self.name} | {name: _plain(value) for name, value in values.items()}
+        return {"name": self.name} | {
+            name: _finite_or_none(value) for name, value in values.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class ImageChange:
-    """One image in both evaluations: how much was false or missed."""
+    """False positives and misses of one image in both evaluations."""
 
     id: int
     name: str
@@ -59,11 +61,11 @@ class ImageChange:
 
     @property
     def difference(self) -> int:
-        """Mistakes after less mistakes before."""
+        """Change of the number of mistakes."""
         return self.false[1] + self.missed[1] - self.false[0] - self.missed[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the members as JSON's types."""
+        """Return the fields as JSON types."""
         return {
             "id": self.id,
             "name": self.name,
@@ -75,7 +77,7 @@ class ImageChange:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What moved between two evaluations; those of most effect first."""
+    """Differences between two evaluations; categories and images by descending effect."""
 
     settings: Sequence[Change]
     """Settings that differ."""
@@ -86,38 +88,38 @@ class Explanation:
     categories: Sequence[Change]
     """AP."""
     num_categories: int
-    """Over which AP is a mean, before."""
+    """Number of categories with an AP in ``before``."""
     error_gains: Sequence[Change]
-    """Points of AP50 that mending would bring."""
+    """Points of AP50 gained by fixing each type of error."""
     error_counts: Sequence[Change]
     images: Sequence[ImageChange]
     missing: Sequence[str]
-    """What could not be compared, and why."""
+    """Sentences on what could not be compared, and why."""
 
     @property
-    def same_question(self) -> bool:
-        """Whether both were scored on the same objects in the same way."""
-        return not any(change.name in QUESTION for change in self.settings)
+    def comparable(self) -> bool:
+        """Whether both were scored on the same objects with the same limits."""
+        return not any(change.name in COMPARABLE for change in self.settings)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the members as JSON's types."""
+        """Return the fields as JSON types."""
         names = (
             "settings", "detections", "figures", "thresholds", "categories",
             "error_gains", "error_counts", "images",
         )  # fmt: skip
         rows = {name: [row.to_dict() for row in getattr(self, name)] for name in names}
-        return {"same_question": self.same_question, "missing": list(self.missing), **rows}
+        return {"same_question": self.comparable, "missing": list(self.missing), **rows}
 
 
 def explain(before: StoredEvaluation, after: StoredEvaluation) -> Explanation:
-    """Compare two evaluations in every respect that their files tell."""
+    """Compare two evaluations in everything that their files hold."""
     missing = []
-    for recorded in (before, after):
-        if not recorded.settings:
-            missing.append(f"{recorded.path} does not say its settings; they may differ")
-        if recorded.errors is None:
+    for evaluation in (before, after):
+        if not evaluation.settings:
+            missing.append(f"{evaluation.path} has no settings; they may differ")
+        if evaluation.errors is None:
             missing.append(
-                f"{recorded.path.parent} has no error_kinds.json and images.json; with "
+                f"{evaluation.path.parent} has no error_kinds.json and images.json; with "
                 "annotations=... they are computed from its results.json"
             )
     old, new = before.metrics, after.metrics
@@ -127,7 +129,7 @@ def explain(before: StoredEvaluation, after: StoredEvaluation) -> Explanation:
         gains = _changes(before.errors.gains, after.errors.gains)
         counts = _changes(before.errors.counts, after.errors.counts)
     images = _image_changes(before.images, after.images, missing)
-    # A training's figures tell no settings, which is noted as missing and no difference.
+    # The metrics of a training have no settings, which is a note and not a difference.
     known = before.settings and after.settings
     settings = _changes(before.settings, after.settings, SETTINGS) if known else []
     return Explanation(
@@ -147,7 +149,7 @@ def explain(before: StoredEvaluation, after: StoredEvaluation) -> Explanation:
 def _changes(
     before: Mapping[str, Any], after: Mapping[str, Any], names: Sequence[str] | None = None
 ) -> list[Change]:
-    """Return what one or both have, in their order."""
+    """Return the changes of all names in one or both, in their order."""
     chosen = dict.fromkeys((*before, *after)) if names is None else names
     return [
         Change(name, before.get(name), after.get(name))
@@ -177,7 +179,7 @@ def _image_changes(
     changes = [
         ImageChange(*key, (false, later[key][0]), (missed, later[key][1]))
         for key, false, missed in zip(earlier_keys, before.false, before.missed, strict=True)
-        if key in later  # an id alone may be another image's in other annotations
+        if key in later  # in other annotations, the id may be another image's
     ]
     return sorted(
         (change for change in changes if change.difference), key=lambda c: -abs(c.difference)
@@ -185,18 +187,18 @@ def _image_changes(
 
 
 def describe(explanation: Explanation, *, num_rows: int) -> str:
-    """Say what moved in plain tables, the longest lists up to ``num_rows`` rows."""
+    """Format the differences as tables, long ones with at most ``num_rows`` rows."""
     e = explanation
     gains = [change for change in e.error_gains if change.name in ERROR_TYPES]
     parts = [
-        _question(e),
+        _comparability(e),
         _headline(e),
         _section("settings that differ", e.settings, form=_format_setting),
         _section("detections", e.detections, form=_format_exact),
         _section("figures", e.figures),
         _section("AP by IoU", e.thresholds),
         _category_section(e, num_rows),
-        _section("AP50 to gain by kind of error", gains),
+        _section("AP50 gained by fixing", gains),
         _section("number of errors", e.error_counts, form=_format_exact),
         _image_section(e.images, num_rows),
         *(f"note: {note}" for note in e.missing),
@@ -204,12 +206,12 @@ def describe(explanation: Explanation, *, num_rows: int) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _question(e: Explanation) -> str:
-    """Say first whether the figures can be compared at all."""
-    if not e.same_question:
+def _comparability(e: Explanation) -> str:
+    """Return a sentence on whether the metrics can be compared."""
+    if not e.comparable:
         return (
-            "The two were not asked the same: annotations, images or limits differ, and with them "
-            "what the figures below are of."
+            "The evaluations are not comparable: they differ in annotations, images or limits of "
+            "detections."
         )
     if e.settings or any("settings" in note for note in e.missing):
         return ""
@@ -217,7 +219,7 @@ def _question(e: Explanation) -> str:
 
 
 def _headline(e: Explanation) -> str:
-    """Say in a sentence what moved AP most."""
+    """Return a sentence on the change of AP and what contributed most."""
     figures = {change.name: change for change in e.figures}
     ap = figures["ap"]
     if math.isnan(ap.difference):
@@ -230,13 +232,12 @@ def _headline(e: Explanation) -> str:
         ("category", e.categories),
         ("IoU", e.thresholds),
         ("size of objects", sizes),
-        ("kind of error, by the AP50 to gain,", gains),
+        ("error type, by the AP50 gained by fixing it,", gains),
     ):
-        moved = [c for c in _by_size(changes) if c.size >= 0.05]
-        if moved:
-            text += (
-                f" The {words} that moved most: {moved[0].name} ({_signed(moved[0].difference)})."
-            )
+        changed = [c for c in _by_size(changes) if c.size >= 0.05]
+        if changed:
+            most = changed[0]
+            text += f" The {words} that changed most: {most.name} ({_signed(most.difference)})."
     return text
 
 
@@ -255,7 +256,7 @@ def _section(title: str, changes: Sequence[Change], *, form: Any = format_percen
 
 
 def _category_section(e: Explanation, num_rows: int) -> str:
-    moved = [c for c in e.categories if c.difference][:num_rows]
+    changed = [c for c in e.categories if c.difference][:num_rows]
     if not e.categories:
         return ""
     rows = [
@@ -263,10 +264,10 @@ def _category_section(e: Explanation, num_rows: int) -> str:
             c.name, _shown(c.before, format_percent), _shown(c.after, format_percent),
             _signed(c.difference), _signed(c.difference / max(e.num_categories, 1), 2),
         )
-        for c in moved
+        for c in changed
     ]  # fmt: skip
     if not rows:
-        return "No category's AP moved."
+        return "The AP of no category changed."
     left = len(e.categories) - len(rows)
     head = ("AP by category", "before", "after", "change", "of the mean")
     return text_table(head, rows) + (f"\n{left} more categories" if left else "")
@@ -286,7 +287,7 @@ def _image_section(images: Sequence[ImageChange], num_rows: int) -> str:
     ]
     left = len(images) - len(rows)
     table = text_table(("image", "false", "missed", "mistakes"), rows)
-    return table + (f"\n{left} more images moved" if left else "")
+    return table + (f"\n{left} more images changed" if left else "")
 
 
 def _shown(value: Any, form: Any) -> str:
@@ -294,7 +295,7 @@ def _shown(value: Any, form: Any) -> str:
 
 
 def _format_setting(value: Any) -> str:
-    """Say a value; of a SHA-256 as much as tells it from others."""
+    """Return a value as text, a SHA-256 abbreviated to 12 digits."""
     text = str(value)
     return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
 
@@ -308,11 +309,11 @@ def _signed(value: float, digits: int = 1) -> str:
 
 
 def _digits(change: Change) -> int:
-    """Return how many decimals a change needs: none of a count, more of a score."""
+    """Return the number of decimals of a change: 0 for counts, 3 for scores, 1 for percentages."""
     if isinstance(change.before, int) and isinstance(change.after, int):
         return 0
     return 3 if change.name in DETECTIONS else 1
 
 
-def _plain(value: Any) -> Any:
+def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value

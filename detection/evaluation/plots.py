@@ -31,7 +31,7 @@ def draw_curves(arrays: CocoArrays, path: Path) -> None:
     axis = figure.subplots()
     with_objects = arrays.precision[0, 0, :, 0] > -1
     if with_objects.any():
-        _plot(axis, arrays.precision[:, :, with_objects, 0].mean(axis=2), labelled=True)
+        _plot(axis, arrays.precision[:, :, with_objects, 0].mean(axis=2), labeled=True)
         axis.legend(loc="best")
     axis.set(xlabel="recall", ylabel="precision", title="Mean of all categories")
     _frame(axis, num_ticks=6)
@@ -58,7 +58,7 @@ def draw_class_curves(arrays: CocoArrays, truth: GroundTruth, path: Path) -> Non
         precision = arrays.precision[:, :, label, 0]
         known = precision[0, 0] > -1
         if known:
-            _plot(axis, precision, labelled=axis is grid[0])
+            _plot(axis, precision, labeled=axis is grid[0])
         ap = f"{100 * precision.mean():.1f}" if known else "no objects"
         axis.set_title(
             f"{_short(truth.class_names[label], 18)}  {ap}", fontsize=8, pad=3, parse_math=False
@@ -83,12 +83,12 @@ def _most_frequent(truth: GroundTruth) -> Integers:
     return np.sort(np.argsort(-num_objects, kind="stable")[:MAX_CLASSES])
 
 
-def _plot(axis: Axes, precision_TR: Numbers, *, labelled: bool) -> None:  # noqa: N803
+def _plot(axis: Axes, precision_TR: Numbers, *, labeled: bool) -> None:  # noqa: N803
     """Draw the three curves of precision at T IoU thresholds and R recalls."""
     at_50, at_75 = (int(np.abs(IOU_THRESHOLDS - iou).argmin()) for iou in (0.5, 0.75))
     curves = (precision_TR[at_50], precision_TR[at_75], precision_TR.mean(axis=0))
     for (name, color), curve in zip(CURVES.items(), curves, strict=True):
-        label = f"{name}: {100 * curve.mean():.1f}" if labelled and _is_large(axis) else name
+        label = f"{name}: {100 * curve.mean():.1f}" if labeled and _is_large(axis) else name
         axis.plot(RECALLS, curve, color=color, linewidth=1.3, label=label)
 
 

@@ -23,7 +23,7 @@ class BackboneResult:
     """Wall-clock seconds by stage."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the members as JSON's types."""
+        """Return the fields as JSON types."""
         return {
             "name": self.name,
             "parameters": self.parameters,

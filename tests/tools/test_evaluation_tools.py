@@ -97,7 +97,7 @@ def test_two_processes_find_and_score_what_one_does(data, tmp_path):
         f"out={tmp_path}/two",
         launcher=(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
     )
-    assert done.stdout.count("AP50 to gain") == 1  # one process speaks
+    assert done.stdout.count("AP50 gained by fixing") == 1  # one process speaks
 
     def read(way, name):
         return json.loads((tmp_path / way / name).read_text())
@@ -142,7 +142,7 @@ def test_results_are_scored_and_two_scores_explained(data, tmp_path):
     (backends,) = (line for line in done.stdout.splitlines() if line.startswith("backend"))
     assert backends.split() == ["backend", "pycocotools", "hotcoco"]
     explained = json.loads((tmp_path / "explained" / "explanation.json").read_text())
-    assert explained["same_question"]
+    assert explained["comparable"]
     assert explained["images"][0]["missed"] == [0, 2]
 
 
@@ -180,7 +180,7 @@ def test_localization_is_written_and_is_no_evaluation_of_detections(data, tmp_pa
     assert written["task"] == "localization"
     assert written["top1"] == 0
     assert written["top1_class"] == 20
-    with pytest.raises(ValueError, match="not what an evaluation of detections writes"):
+    with pytest.raises(ValueError, match="not a file of an evaluation of detections"):
         StoredEvaluation.load(tmp_path)
 
 

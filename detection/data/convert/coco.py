@@ -14,12 +14,14 @@ from tqdm import trange
 from backbone.io.files import write_text
 from detection.data.coco import coco_records, decode_coco
 from detection.data.columns import Text, Whole, read_json
+from detection.data.convert.formats import ConversionConfig
 from detection.data.convert.labels import (
-    LabelledBox,
-    LabelledImage,
-    LabelledSet,
+    LabeledBox,
+    LabeledImage,
+    LabeledSet,
     check_name,
     image_size,
+    place_images,
 )
 from detection.data.convert.voc_xml import json_text
 
@@ -28,7 +30,39 @@ _IMAGE_KEYS = {"id", "file_name", "width", "height"}
 _BOX_KEYS = {"id", "image_id", "category_id", "bbox"}
 
 
-def read_coco_labels(path: Path, folder: Path, *, progress: bool = True) -> LabelledSet:
+class CocoFormat:
+    """COCO JSON."""
+
+    def __init__(self, config: ConversionConfig, *, progress: bool) -> None:
+        self._config, self._progress = config, progress
+
+    def read(self, root: Path, split: str) -> LabeledSet:
+        return read_coco_labels(_annotations(root, split), root / split, progress=self._progress)
+
+    def check(
+        self,
+        sets: Mapping[str, LabeledSet],
+        root: Path,
+        categories: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """COCO JSON holds everything."""
+
+    def write(
+        self,
+        sets: Mapping[str, LabeledSet],
+        root: Path,
+        categories: Sequence[Mapping[str, Any]],
+    ) -> None:
+        for split, labeled in sets.items():
+            place_images(labeled, root / split, mode=self._config.images)
+            write_coco_labels(labeled, _annotations(root, split), categories)
+
+
+def _annotations(root: Path, split: str) -> Path:
+    return root / "annotations" / f"instances_{split}.json"
+
+
+def read_coco_labels(path: Path, folder: Path, *, progress: bool = True) -> LabeledSet:
     """Read a COCO JSON with all that its records hold.
 
     Args:
@@ -60,16 +94,16 @@ def read_coco_labels(path: Path, folder: Path, *, progress: bool = True) -> Labe
     order, by_id = ids.argsort(), category_ids.argsort()
     image_indices = order[annotations.indices("image_id", ids[order])]
     labels = by_id[annotations.indices("category_id", category_ids[by_id])]
-    boxes: list[list[LabelledBox]] = [[] for _ in names]
+    boxes: list[list[LabeledBox]] = [[] for _ in names]
     xywh = annotations.boxes("bbox").tolist()
     for row, number, image, label, box in zip(
         data["annotations"], box_ids, image_indices, labels, xywh, strict=True
     ):
         extra = {"id": number} | {k: v for k, v in row.items() if k not in _BOX_KEYS}
-        boxes[image].append(LabelledBox(category_names[label], tuple(box), extra))
-    return LabelledSet(
+        boxes[image].append(LabeledBox(category_names[label], tuple(box), extra))
+    return LabeledSet(
         images=tuple(
-            LabelledImage(
+            LabeledImage(
                 names[i],
                 int(widths[i]),
                 int(heights[i]),
@@ -85,17 +119,17 @@ def read_coco_labels(path: Path, folder: Path, *, progress: bool = True) -> Labe
 
 
 def write_coco_labels(
-    labelled: LabelledSet, path: Path, categories: Sequence[Mapping[str, Any]]
+    labeled: LabeledSet, path: Path, categories: Sequence[Mapping[str, Any]]
 ) -> None:
     """Write a COCO JSON; missing ids are numbered in the order of the set."""
     ids = {category["name"]: category["id"] for category in categories}
     images = [
         {**i.extra, "id": number, "file_name": i.file_name, "width": i.width, "height": i.height}
-        for number, i in zip(_ids(labelled.images), labelled.images, strict=True)
+        for number, i in zip(_ids(labeled.images), labeled.images, strict=True)
     ]
     pairs = [
         (image["id"], box)
-        for image, one in zip(images, labelled.images, strict=True)
+        for image, one in zip(images, labeled.images, strict=True)
         for box in one.boxes
     ]
     annotations = [
@@ -111,7 +145,7 @@ def write_coco_labels(
         for number, (image_id, box) in zip(_ids([b for _, b in pairs]), pairs, strict=True)
     ]
     data = {
-        **labelled.extra,
+        **labeled.extra,
         "images": images,
         "annotations": annotations,
         "categories": [dict(category) for category in categories],
@@ -119,7 +153,7 @@ def write_coco_labels(
     write_text(path, json_text(data) + "\n")
 
 
-def _ids(items: Sequence[LabelledImage] | Sequence[LabelledBox]) -> list[int]:
+def _ids(items: Sequence[LabeledImage] | Sequence[LabeledBox]) -> list[int]:
     """Return the ids of all items, or 1, 2, ... if one has none or two are equal."""
     own = [item.extra.get("id") for item in items]
     distinct = all(isinstance(i, int) for i in own) and len(set(own)) == len(own)

@@ -1,7 +1,7 @@
-"""Labelled images in one form, whatever format they come from or go to.
+"""Format-independent labeled images.
 
-What a format knows beyond boxes travels along as JSON (``extra``), so that a file that went to COCO
-JSON and back says what it said.
+Members that a format has beyond boxes are kept as JSON (``extra``), so that a conversion to COCO
+JSON and back loses nothing.
 """
 
 from __future__ import annotations
@@ -15,53 +15,54 @@ from typing import Any
 
 from PIL import Image
 
-from detection.config import BAD_BOXES, IMAGE_MODES
+from detection.config import BAD_BOXES
 from detection.data.coco import EDGE_PX, CategoryRow
 from detection.data.columns import Records, convert
+from detection.data.convert.formats import IMAGE_MODES
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledBox:
+class LabeledBox:
     """One object."""
 
     category: str
-    """Name of its class."""
+    """Name of the class."""
     xywh: tuple[float, float, float, float]
-    """Left, top, width and height in pixels; the first pixel's left edge is 0."""
+    """Left, top, width and height in pixels; the left edge of the first pixel is at 0."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """What else is known of it, as JSON's types."""
+    """Further members, as JSON types."""
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledImage:
+class LabeledImage:
     """One image and its objects."""
 
     file_name: str
-    """Below the folder of images, with ``/`` between folders."""
+    """Path relative to the folder of images, with ``/`` between folders."""
     width: int
     """Pixels."""
     height: int
     """Pixels."""
-    boxes: tuple[LabelledBox, ...] = ()
+    boxes: tuple[LabeledBox, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledSet:
+class LabeledSet:
     """The images of one split."""
 
-    images: tuple[LabelledImage, ...]
+    images: tuple[LabeledImage, ...]
     folder: Path
-    """Of the image files."""
+    """Folder of the image files."""
     categories: tuple[Mapping[str, Any], ...] = ()
-    """Name and, if the format has them, id and more; empty: those that occur."""
+    """Name and, if the format has them, id and more; empty: the categories that occur."""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_name(name: str, source: str | Path) -> str:
-    """Return the name of a file below a folder, or refuse it.
+    """Return the normalized name of a file below a folder.
 
     Raises:
         ValueError: if it is empty, absolute or leads out of the folder.
@@ -73,7 +74,7 @@ def check_name(name: str, source: str | Path) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Return what a text file in UTF-8 says.
+    """Return the contents of a text file in UTF-8.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -88,7 +89,7 @@ def read_text(path: Path) -> str:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return width and height as the file's header tells them.
+    """Return width and height from the header of an image file.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -103,31 +104,31 @@ def image_size(path: Path) -> tuple[int, int]:
         raise ValueError(f"{path} is not an image: {error}") from error
 
 
-def image_stems(labelled: LabelledSet) -> list[str]:
-    """Return the images' names without suffix, by which label files go.
+def image_stems(labeled: LabeledSet) -> list[str]:
+    """Return the file names of the images without suffix, which name their label files.
 
     Raises:
         ValueError: if two are the same.
     """
-    stems = [PurePosixPath(image.file_name).with_suffix("").as_posix() for image in labelled.images]
+    stems = [PurePosixPath(image.file_name).with_suffix("").as_posix() for image in labeled.images]
     if len(set(stems)) < len(stems):
         stem = next(s for s in stems if stems.count(s) > 1)
         raise ValueError(
-            f"two images are called {stem!r} but for their suffix, as no label files can be"
+            f"two images are called {stem!r} apart from their suffix; label files need other names"
         )
     return stems
 
 
-def settle_boxes(labelled: LabelledSet, *, bad_boxes: str, source: str | Path) -> LabelledSet:
-    """Refuse or leave out boxes that have no area or lie outside their image.
+def settle_boxes(labeled: LabeledSet, *, bad_boxes: str, source: str | Path) -> LabeledSet:
+    """Refuse or drop boxes that have no area or lie outside their image.
 
     Raises:
-        ValueError: under ``error``, naming the first of them and how many there are.
+        ValueError: if ``bad_boxes`` is ``error``; the message names the first and their number.
     """
     if bad_boxes not in BAD_BOXES:
         raise ValueError(f"unknown bad_boxes {bad_boxes!r}; choose from {BAD_BOXES}")
     images, bad = [], []
-    for image in labelled.images:
+    for image in labeled.images:
         kept = tuple(box for box in image.boxes if _is_inside(box, image))
         bad += [(image, box) for box in image.boxes if not _is_inside(box, image)]
         images.append(replace(image, boxes=kept))
@@ -140,12 +141,12 @@ def settle_boxes(labelled: LabelledSet, *, bad_boxes: str, source: str | Path) -
         )
     if bad:
         logger.warning(
-            "%s: left out %d boxes that have no area or are outside their image", source, len(bad)
+            "%s: dropped %d boxes that have no area or are outside their image", source, len(bad)
         )
-    return replace(labelled, images=tuple(images))
+    return replace(labeled, images=tuple(images))
 
 
-def _is_inside(box: LabelledBox, image: LabelledImage) -> bool:
+def _is_inside(box: LabeledBox, image: LabeledImage) -> bool:
     x, y, width, height = box.xywh
     return (
         min(width, height) > 0
@@ -155,10 +156,10 @@ def _is_inside(box: LabelledBox, image: LabelledImage) -> bool:
     )
 
 
-def merged_categories(sets: Iterable[LabelledSet]) -> tuple[dict[str, Any], ...]:
+def merged_categories(sets: Iterable[LabeledSet]) -> tuple[dict[str, Any], ...]:
     """Return the categories of several splits, each with an id.
 
-    Those that a format declares keep their ids and order; further ones follow by name.
+    Declared categories keep their ids and order; others follow in the order of their names.
 
     Raises:
         ValueError: if two splits declare a name with different ids, or an id with different names.
@@ -173,8 +174,8 @@ def merged_categories(sets: Iterable[LabelledSet]) -> tuple[dict[str, Any], ...]
                     f"category {category['name']!r} has the ids {known.get('id')} and "
                     f"{category.get('id')} in two splits"
                 )
-    found = {box.category for one in sets for image in one.images for box in image.boxes}
-    for name in sorted(found - declared.keys()):
+    occurring = {box.category for one in sets for image in one.images for box in image.boxes}
+    for name in sorted(occurring - declared.keys()):
         declared[name] = {"name": name}
     taken: dict[int, str] = {}
     for name, category in declared.items():
@@ -187,17 +188,17 @@ def merged_categories(sets: Iterable[LabelledSet]) -> tuple[dict[str, Any], ...]
     return tuple({"id": next(free), **c} if "id" not in c else c for c in declared.values())
 
 
-def place_images(labelled: LabelledSet, out: Path, *, mode: str) -> None:
-    """Link or copy the images of a set into a folder; ``none`` only looks whether they exist.
+def place_images(labeled: LabeledSet, out: Path, *, mode: str) -> None:
+    """Link or copy the images of a set into a folder; ``none`` only checks that they exist.
 
     Raises:
         FileNotFoundError: if an image is missing.
-        ValueError: if there is no such mode, or something else has the place of an image.
+        ValueError: if there is no such mode, or something else has the name of an image.
     """
     if mode not in IMAGE_MODES:
         raise ValueError(f"unknown images {mode!r}; choose from {IMAGE_MODES}")
-    for image in labelled.images:
-        source, target = labelled.folder / image.file_name, out / image.file_name
+    for image in labeled.images:
+        source, target = labeled.folder / image.file_name, out / image.file_name
         if not source.is_file():
             raise FileNotFoundError(f"image {source} does not exist")
         if mode == "none" or _is_same_entry(source, target):
@@ -207,7 +208,9 @@ def place_images(labelled: LabelledSet, out: Path, *, mode: str) -> None:
         if target.is_symlink() or target.is_file():
             target.unlink()
         if target.exists():
-            raise ValueError(f"{target} is in the way of an image")
+            raise ValueError(
+                f"{target} exists and is not a file; remove it to write an image there"
+            )
         if mode == "link":
             target.symlink_to(original)
         else:
@@ -215,7 +218,7 @@ def place_images(labelled: LabelledSet, out: Path, *, mode: str) -> None:
 
 
 def _is_same_entry(source: Path, target: Path) -> bool:
-    """Say whether replacing ``target`` would remove ``source``; a link to it can be replaced."""
+    """Return whether replacing ``target`` would remove ``source``; a link to it can be replaced."""
     if not target.exists() or not target.samefile(source):
         return False
     if not target.is_symlink():

@@ -1,8 +1,8 @@
-"""Pascal VOC's folders: an XML file per image (Everingham et al. 2010, development kit).
+"""Pascal VOC: one XML file per image (Everingham et al. 2010, development kit).
 
-Coordinates are of pixels, the first of which is 1, and both corners belong to the box; so 1, 1, 4,
-3 is a box of 4 x 3 pixels at the image's corner. Files that count from 0, with corners that lie
-between pixels, are read and written with ``first_pixel=0``.
+Coordinates number pixels from 1, and both corners belong to the box: 1, 1, 4, 3 is a box of 4 x 3
+pixels in the top left corner. Files that count from 0, with corners between pixels, are read and
+written with ``first_pixel=0``.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from tqdm import tqdm
 from backbone.io.files import write_text
 from backbone.training.images import IMAGE_SUFFIXES
 from detection.data.columns import read_json
+from detection.data.convert.formats import ConversionConfig
 from detection.data.convert.labels import (
-    LabelledBox,
-    LabelledImage,
-    LabelledSet,
+    LabeledBox,
+    LabeledImage,
+    LabeledSet,
     check_categories,
     check_name,
     image_size,
     image_stems,
+    place_images,
     read_text,
 )
 from detection.data.convert.voc_xml import (
@@ -40,10 +42,10 @@ from detection.data.convert.voc_xml import (
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 CATEGORIES_NAME = "categories.json"
-"""Beside ``Annotations``: the categories with their ids; what else a COCO file said of itself is
-beside each split's list, ``<split>.json``."""
+"""File beside ``Annotations`` with the categories and their ids; further members of a COCO file are
+in ``<split>.json`` beside the list of each split."""
 COCO_TAG = "coco"
-"""Of an element that holds COCO's further members as JSON; readers of VOC skip it."""
+"""Tag of an element that holds COCO's further members as JSON; VOC readers skip it."""
 
 
 _KNOWN = {"filename", "size", "object"}
@@ -51,18 +53,60 @@ _KNOWN_OF_OBJECT = {"name", "bndbox"}
 _SIDES = ("width", "height")
 
 
-def read_voc(root: Path, split: str, *, first_pixel: int = 1, progress: bool = True) -> LabelledSet:
+class VocFormat:
+    """Pascal VOC; all splits share one folder of images and one of XML files."""
+
+    def __init__(self, config: ConversionConfig, *, progress: bool) -> None:
+        self._config, self._progress = config, progress
+
+    def read(self, root: Path, split: str) -> LabeledSet:
+        first_pixel = self._config.first_pixel
+        return read_voc(root, split, first_pixel=first_pixel, progress=self._progress)
+
+    def check(
+        self,
+        sets: Mapping[str, LabeledSet],
+        root: Path,
+        categories: Sequence[Mapping[str, Any]],
+    ) -> None:
+        seen: dict[str, tuple[str, Path, LabeledImage]] = {}
+        for split, labeled in sets.items():
+            stems = image_stems(labeled)
+            check_voc(labeled, categories)
+            for stem, image in zip(stems, labeled.images, strict=True):
+                other, *same = seen.setdefault(stem, (split, labeled.folder, image))
+                if same != [labeled.folder, image]:
+                    raise ValueError(
+                        f"{stem!r} is an image of {other} and another one of {split}, but VOC has "
+                        "the images of all splits in one folder; rename one of them"
+                    )
+
+    def write(
+        self,
+        sets: Mapping[str, LabeledSet],
+        root: Path,
+        categories: Sequence[Mapping[str, Any]],
+    ) -> None:
+        for split, labeled in sets.items():
+            place_images(labeled, root / "JPEGImages", mode=self._config.images)
+            write_voc(
+                labeled, root, split, categories,
+                first_pixel=self._config.first_pixel, progress=self._progress,
+            )  # fmt: skip
+
+
+def read_voc(root: Path, split: str, *, first_pixel: int = 1, progress: bool = True) -> LabeledSet:
     """Read the images that ``ImageSets/Main/<split>.txt`` lists.
 
     Args:
         root: holds ``Annotations``, ``JPEGImages`` and ``ImageSets``.
         split: name of the list.
-        first_pixel: number of the first pixel, 1 or 0; see the module.
+        first_pixel: number of the first pixel, 1 or 0; see the module docstring.
         progress: whether to show a bar.
 
     Raises:
         FileNotFoundError: if the list, an XML file or an image is missing.
-        ValueError: if one is not what it should be.
+        ValueError: if one is not in this format.
     """
     listing = root / "ImageSets" / "Main" / f"{split}.txt"
     if not listing.is_file():
@@ -77,13 +121,13 @@ def read_voc(root: Path, split: str, *, first_pixel: int = 1, progress: bool = T
         _read_image(root, stem, first_pixel)
         for stem in tqdm(stems, desc=f"reading {split}", unit="image", disable=not progress)
     )
-    about = root / CATEGORIES_NAME
-    categories = _read_categories(about) if about.is_file() else []
+    metadata = root / CATEGORIES_NAME
+    categories = _read_categories(metadata) if metadata.is_file() else []
     further = listing.with_suffix(".json")
     extra = read_json(further) if further.is_file() else {}
     if not isinstance(extra, dict):
         raise ValueError(f"{further} must hold a JSON object")
-    return LabelledSet(images, root / "JPEGImages", tuple(categories), extra)
+    return LabeledSet(images, root / "JPEGImages", tuple(categories), extra)
 
 
 def _read_categories(path: Path) -> list[dict[str, Any]]:
@@ -93,31 +137,32 @@ def _read_categories(path: Path) -> list[dict[str, Any]]:
     return check_categories(data.get("categories"), path)
 
 
-def _read_image(root: Path, stem: str, first_pixel: int) -> LabelledImage:
+def _read_image(root: Path, stem: str, first_pixel: int) -> LabeledImage:
     path = root / "Annotations" / f"{stem}.xml"
     tree = parse_xml(path)
     file_name = _image_name(root, stem, tree, path)
-    real = image_size(root / "JPEGImages" / file_name)
-    told = (
+    size = image_size(root / "JPEGImages" / file_name)
+    declared = (
         [_number(tree, f"size/{side}", path) for side in _SIDES]
         if tree.find("size") is not None
-        else real
+        else size
     )
-    if list(real) != list(told):
+    if list(size) != list(declared):
         raise ValueError(
-            f"{path} says {told[0]:g} x {told[1]:g}, but {file_name} is {real[0]} x {real[1]}"
+            f"{path} has size {declared[0]:g} x {declared[1]:g}, but {file_name} is {size[0]} x "
+            f"{size[1]}"
         )
     boxes = tuple(_read_object(element, path, first_pixel) for element in tree.findall("object"))
     extra = _extra(tree, _KNOWN, path)
-    return LabelledImage(file_name, real[0], real[1], boxes, extra)
+    return LabeledImage(file_name, size[0], size[1], boxes, extra)
 
 
 def _image_name(root: Path, stem: str, tree: ET.Element, path: Path) -> str:
-    """Return the image's name: the one in the file if it fits the list, or the one that exists."""
-    told = (tree.findtext("filename") or "").strip()
+    """Return the declared file name if it fits the list, else the one that exists."""
+    declared = (tree.findtext("filename") or "").strip()
     folder = root / "JPEGImages"
     parent = Path(stem).parent
-    names = [(parent / told).as_posix()] if Path(told).stem == Path(stem).name else []
+    names = [(parent / declared).as_posix()] if Path(declared).stem == Path(stem).name else []
     names += [f"{stem}{suffix}" for suffix in sorted(IMAGE_SUFFIXES)]
     for name in names:
         if (folder / check_name(name, path)).is_file():
@@ -125,36 +170,36 @@ def _image_name(root: Path, stem: str, tree: ET.Element, path: Path) -> str:
     raise FileNotFoundError(f"image {folder / names[0]} of {path} does not exist")
 
 
-def _read_object(element: ET.Element, path: Path, first_pixel: int) -> LabelledBox:
+def _read_object(element: ET.Element, path: Path, first_pixel: int) -> LabeledBox:
     name = (element.findtext("name") or "").strip()
     if not name:
         raise ValueError(f"{path}: an object has no name")
     x1, y1, x2, y2 = (_number(element, f"bndbox/{corner}", path) for corner in CORNERS)
     # The last pixel belongs to the box where pixels are counted.
     xywh = (x1 - first_pixel, y1 - first_pixel, x2 - x1 + first_pixel, y2 - y1 + first_pixel)
-    return LabelledBox(name, xywh, _extra(element, _KNOWN_OF_OBJECT, path))
+    return LabeledBox(name, xywh, _extra(element, _KNOWN_OF_OBJECT, path))
 
 
-def _number(element: ET.Element, place: str, path: Path) -> float:
-    text = element.findtext(place)
+def _number(element: ET.Element, xpath: str, path: Path) -> float:
+    text = element.findtext(xpath)
     try:
         value = float(text or "")
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{path}: {place} is {text!r}, not a number")
+        raise ValueError(f"{path}: {xpath} is {text!r}, not a number")
     return value
 
 
 def _extra(element: ET.Element, known: set[str], path: Path) -> dict[str, Any]:
-    """Return the members of COCO's, and under ``voc`` all that COCO has no name for."""
+    """Return COCO's further members, and under ``voc`` all elements that COCO has no name for."""
     for tag in known - {"object"} | {COCO_TAG}:
         if len(element.findall(tag)) > 1:
             raise ValueError(f"{path}: <{element.tag}> has more than one <{tag}>")
     rest = members(element, known | {COCO_TAG})
-    for tag, told in (("size", _SIDES), ("bndbox", CORNERS)):
+    for tag, known_tags in (("size", _SIDES), ("bndbox", CORNERS)):
         inside = element.find(tag) if tag in known else None
-        if inside is not None and (more := members(inside, told)):
+        if inside is not None and (more := members(inside, known_tags)):
             rest[tag] = more
     own = _coco_members(element.findtext(COCO_TAG, "{}"), path)
     return own | ({"voc": rest} if rest else {})
@@ -170,10 +215,10 @@ def _coco_members(text: str, path: Path) -> dict[str, Any]:
     return own
 
 
-def check_voc(labelled: LabelledSet, categories: Sequence[Mapping[str, Any]]) -> None:
-    """Raise a ValueError if a name would not be read from lines and XML as it was written."""
+def check_voc(labeled: LabeledSet, categories: Sequence[Mapping[str, Any]]) -> None:
+    """Raise a ValueError if lines or XML would change a name."""
     names = [category["name"] for category in categories]
-    names += [image.file_name for image in labelled.images]
+    names += [image.file_name for image in labeled.images]
     wrong = (n for n in names if n != n.strip() or len(n.splitlines()) > 1 or not is_xml_text(n))
     for name in wrong:
         raise ValueError(
@@ -183,7 +228,7 @@ def check_voc(labelled: LabelledSet, categories: Sequence[Mapping[str, Any]]) ->
 
 
 def write_voc(
-    labelled: LabelledSet,
+    labeled: LabeledSet,
     root: Path,
     split: str,
     categories: Sequence[Mapping[str, Any]],
@@ -194,11 +239,11 @@ def write_voc(
     """Write a set as ``read_voc`` reads it, without its images.
 
     Raises:
-        ValueError: if two images differ in their suffix only, or a name is not what VOC can hold.
+        ValueError: if two images differ in their suffix only, or VOC cannot hold a name.
     """
-    stems = image_stems(labelled)
-    check_voc(labelled, categories)
-    pairs = zip(stems, labelled.images, strict=True)
+    stems = image_stems(labeled)
+    check_voc(labeled, categories)
+    pairs = zip(stems, labeled.images, strict=True)
     for stem, image in tqdm(
         pairs, desc=f"writing {split}", unit="image", total=len(stems), disable=not progress
     ):
@@ -209,14 +254,14 @@ def write_voc(
         )
     write_text(root / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{s}\n" for s in stems))
     further = root / "ImageSets" / "Main" / f"{split}.json"
-    further.unlink(missing_ok=True)  # of an earlier conversion
-    if labelled.extra:
-        write_text(further, json_text(dict(labelled.extra)) + "\n")
-    about = {"categories": [dict(category) for category in categories]}
-    write_text(root / CATEGORIES_NAME, json_text(about) + "\n")
+    further.unlink(missing_ok=True)  # left by an earlier conversion
+    if labeled.extra:
+        write_text(further, json_text(dict(labeled.extra)) + "\n")
+    metadata = {"categories": [dict(category) for category in categories]}
+    write_text(root / CATEGORIES_NAME, json_text(metadata) + "\n")
 
 
-def _image_element(image: LabelledImage, first_pixel: int) -> ET.Element:
+def _image_element(image: LabeledImage, first_pixel: int) -> ET.Element:
     tree = ET.Element("annotation")
     ET.SubElement(tree, "filename").text = Path(image.file_name).name
     size = ET.SubElement(tree, "size")
@@ -236,18 +281,22 @@ def _image_element(image: LabelledImage, first_pixel: int) -> ET.Element:
 
 
 def _write_extra(
-    element: ET.Element, extra: Mapping[str, Any], known: set[str], part: str, told: Sequence[str]
+    element: ET.Element,
+    extra: Mapping[str, Any],
+    known: set[str],
+    part: str,
+    tags: Sequence[str],
 ) -> None:
-    """Write VOC's members as elements, those of ``part`` into it, and the others as JSON."""
+    """Write VOC's members as elements, those of ``part`` into it, and all others as JSON."""
     own = dict(extra)
     voc = own.get("voc")
     rest = dict(voc) if isinstance(voc, Mapping) else {}
     inside = rest.pop(part, None)
-    is_vocs = (rest or inside) and all(
-        given is None or are_members(given, left)
-        for given, left in ((rest or None, {*known, COCO_TAG}), (inside, told))
+    fits_xml = (rest or inside) and all(
+        values is None or are_members(values, leave_out)
+        for values, leave_out in ((rest or None, {*known, COCO_TAG}), (inside, tags))
     )
-    if is_vocs:
+    if fits_xml:
         del own["voc"]
         add_members(element, rest)
         add_members(next(element.iter(part)), inside or {})

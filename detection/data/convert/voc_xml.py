@@ -1,7 +1,9 @@
-"""XML as Pascal VOC's files use it, to JSON's types and back.
+"""XML elements of Pascal VOC files as JSON types, and back.
 
-An element is its text, or an object of what it holds: ``tag`` -> element or list of elements,
-``@name`` -> attribute, ``#text`` -> text beside these.
+An element becomes its text, or an object: ``tag`` -> element or list of elements, ``@name`` ->
+attribute, ``#text`` -> text beside these. ``xmltodict`` has the same form, but does not check which
+JSON survives the round trip, which is most of this module; ``defusedxml`` refuses document types,
+but has no limit of depth, so that the tree builder would remain.
 """
 
 from __future__ import annotations
@@ -14,21 +16,21 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 MAX_DEPTH = 50
-"""Elements within elements; VOC has 4."""
+"""Maximum depth of elements; VOC has 4."""
 _TAG = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-# XML 1.0 knows no other characters, and its readers turn a carriage return into a line feed.
+# XML 1.0 has no other characters, and parsers turn a carriage return into a line feed.
 _NO_TEXT = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class _Builder(ET.TreeBuilder):
-    """Refuses document types, through which a small file can become a huge one, and depths."""
+    """Tree builder that refuses deep nesting and document types, which can expand without limit."""
 
     def __init__(self) -> None:
         super().__init__()
         self._depth = 0
 
     def doctype(self, *_: Any) -> None:
-        raise ValueError("declares a document type, which annotations have no use for")
+        raise ValueError("declares a document type, which annotations must not have")
 
     def start(self, tag: Any, attrs: Any, /) -> Any:
         self._depth += 1
@@ -46,7 +48,7 @@ def parse_xml(path: Path) -> ET.Element:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not XML, declares a document type or goes too deep.
+        ValueError: if it is not XML, declares a document type or is nested too deeply.
     """
     try:
         return ET.fromstring(path.read_bytes(), ET.XMLParser(target=_Builder()))
@@ -57,7 +59,7 @@ def parse_xml(path: Path) -> ET.Element:
 
 
 def is_xml_text(text: str) -> bool:
-    """Say whether an element can hold a text so that it is read as it was written."""
+    """Return whether an element with this text is read with the same text."""
     return not _NO_TEXT.search(text)
 
 
@@ -68,7 +70,7 @@ def json_text(data: object) -> str:
 
 
 def members(element: ET.Element, leave_out: Collection[str] = ()) -> dict[str, Any]:
-    """Return what an element holds, without the tags to leave out."""
+    """Return an element as JSON types, without the tags to leave out."""
     inside: dict[str, list[Any]] = {}
     for child in element:
         if child.tag not in leave_out:
@@ -84,7 +86,7 @@ def _value(element: ET.Element) -> Any:
 
 
 def add_members(element: ET.Element, inside: Mapping[str, Any]) -> None:
-    """Give an element what ``members`` returned."""
+    """Add to an element what ``members`` returned."""
     for key, value in inside.items():
         if key == "#text":
             element.text = value
@@ -100,7 +102,7 @@ def add_members(element: ET.Element, inside: Mapping[str, Any]) -> None:
 
 
 def are_members(inside: object, leave_out: Collection[str] = (), depth: int = 1) -> bool:
-    """Say whether an element that is given these members is read with the same ones."""
+    """Return whether an element with these members is read with the same ones."""
     return (
         isinstance(inside, Mapping)
         and len(inside) > 0
@@ -121,5 +123,5 @@ def _fits(key: str, value: object, depth: int) -> bool:
     if isinstance(value, list):
         single = (not isinstance(one, list) and _fits(key, one, depth) for one in value)
         return len(value) > 1 and all(single)
-    # Text alone would be read as a text and not as an object that has one.
+    # An object of text alone would be read as the text.
     return are_members(value, depth=depth + 1) and value != {"#text": value.get("#text")}

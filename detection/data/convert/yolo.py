@@ -1,9 +1,10 @@
-"""YOLO's folders: a text file per image, a line per box, as shares of the image's sides.
+"""YOLO: a text file per image, a line per box, in fractions of the image's sides.
 
 ``images/<split>`` and ``labels/<split>`` hold files of equal names, ``data.yaml`` the names of the
-classes by number; a folder without it may have ``classes.txt``, a name per line. What a line of a
-box cannot say (ids, areas, crowds, outlines, ...) goes into ``labels/<split>.json``, which other
-programs do not read; crowds are in that file alone, for they are no objects to be learnt.
+classes by number; a folder without it may have ``classes.txt``, a name per line. Members that a
+line cannot hold (ids, areas, crowds, outlines, ...) are in a sidecar file,
+``labels/<split>.json``, which other programs do not read; crowds are in that file alone, since YOLO
+would train on them.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from tqdm import tqdm
 from backbone.io.files import write_text
 from backbone.training.images import IMAGE_SUFFIXES
 from detection.data.columns import Box, Records, Text, convert, read_json
+from detection.data.convert.formats import ConversionConfig
 from detection.data.convert.labels import (
-    LabelledBox,
-    LabelledImage,
-    LabelledSet,
+    LabeledBox,
+    LabeledImage,
+    LabeledSet,
     check_categories,
     check_name,
     image_size,
     image_stems,
+    place_images,
     read_text,
 )
 from detection.data.convert.voc_xml import json_text
@@ -36,21 +39,52 @@ CLASSES_NAME = "data.yaml"
 CLASS_LIST_NAME = "classes.txt"
 
 
+class YoloFormat:
+    """YOLO text files."""
+
+    def __init__(self, config: ConversionConfig, *, progress: bool) -> None:
+        self._config, self._progress = config, progress
+
+    def read(self, root: Path, split: str) -> LabeledSet:
+        return read_yolo(root, split, progress=self._progress)
+
+    def check(
+        self,
+        sets: Mapping[str, LabeledSet],
+        root: Path,
+        categories: Sequence[Mapping[str, Any]],
+    ) -> None:
+        for split, labeled in sets.items():
+            image_stems(labeled)
+            check_yolo(labeled, root, split)
+
+    def write(
+        self,
+        sets: Mapping[str, LabeledSet],
+        root: Path,
+        categories: Sequence[Mapping[str, Any]],
+    ) -> None:
+        for split, labeled in sets.items():
+            place_images(labeled, root / "images" / split, mode=self._config.images)
+            write_yolo(labeled, root, split, categories, progress=self._progress)
+        write_classes(root, list(sets), categories)
+
+
 class _BoxRow(msgspec.Struct):
-    """A box that only the further file holds."""
+    """A box that only the sidecar file holds."""
 
     category: Text
     bbox: Box
     extra: dict[str, Any]
 
 
-def read_yolo(root: Path, split: str, *, progress: bool = True) -> LabelledSet:
+def read_yolo(root: Path, split: str, *, progress: bool = True) -> LabeledSet:
     """Read the images of a split and their boxes; an image without a text file has none.
 
     Raises:
         FileNotFoundError: if a folder or the names of the classes are missing.
         ValueError: if a line is not five numbers, names no class or leaves its image; if a text
-            file has no image; or if the further file does not fit the lines.
+            file has no image; or if the sidecar file does not fit the lines.
     """
     names = _read_names(root)
     folder, labels = root / "images" / split, root / "labels" / split
@@ -63,14 +97,16 @@ def read_yolo(root: Path, split: str, *, progress: bool = True) -> LabelledSet:
         )
     files = _image_files(folder)
     _check_pairs(files, labels, folder)
-    further = root / "labels" / f"{split}.json"
-    about: dict[str, Any] = _read_further(further, files) if further.is_file() else {"images": {}}
+    sidecar = root / "labels" / f"{split}.json"
+    metadata: dict[str, Any] = (
+        _read_sidecar(sidecar, files) if sidecar.is_file() else {"images": {}}
+    )
     images = [
-        _read_image(folder / name, name, labels, names, about["images"].get(name), further)
+        _read_image(folder / name, name, labels, names, metadata["images"].get(name), sidecar)
         for name in tqdm(files, desc=f"reading {split}", unit="image", disable=not progress)
     ]
-    categories = about.get("categories") or [{"name": name} for name in names.values()]
-    return LabelledSet(tuple(images), folder, tuple(categories), about.get("extra", {}))
+    categories = metadata.get("categories") or [{"name": name} for name in names.values()]
+    return LabeledSet(tuple(images), folder, tuple(categories), metadata.get("extra", {}))
 
 
 def _image_files(folder: Path) -> list[str]:
@@ -90,7 +126,7 @@ def _read_names(root: Path) -> dict[int, str]:
             f"{root} has neither {CLASSES_NAME} nor {CLASS_LIST_NAME} with the names of the classes"
         )
     lines = [line.strip() for line in read_text(listing).rstrip().splitlines()]
-    # A blank line between names could be a class without one or none at all.
+    # A blank line between names could be a class without a name, or no class.
     if not all(lines) or not lines:
         number = lines.index("") + 1 if lines else 1
         raise ValueError(f"{listing}, line {number}: a class has no name")
@@ -121,13 +157,13 @@ def _read_yaml_names(path: Path) -> dict[int, str]:
 
 
 def _check_keys(node: Any, path: Path) -> None:
-    """Refuse keys that stand twice in the file or in its ``names``; YAML takes the last."""
+    """Refuse duplicate keys in the file and in its ``names``, of which YAML takes the last."""
     if not isinstance(node, yaml.MappingNode):
         return
     keys = [key.value for key, _ in node.value]
     for key, value in node.value:
         if keys.count(key.value) > 1:
-            raise ValueError(f"{path}: {key.value!r} stands there {keys.count(key.value)} times")
+            raise ValueError(f"{path}: {key.value!r} occurs {keys.count(key.value)} times")
         if key.value == "names":
             _check_keys(value, path)
 
@@ -136,7 +172,7 @@ def _check_pairs(files: Sequence[str], labels: Path, folder: Path) -> None:
     stems = [Path(name).with_suffix("").as_posix() for name in files]
     if len(set(stems)) < len(stems):
         stem = next(s for s in stems if stems.count(s) > 1)
-        raise ValueError(f"{folder}: two images are called {stem!r} but for their suffix")
+        raise ValueError(f"{folder}: two images are called {stem!r} apart from their suffix")
     texts = {path.relative_to(labels).with_suffix("").as_posix() for path in labels.rglob("*.txt")}
     alone = sorted(texts - set(stems))
     if alone:
@@ -146,17 +182,17 @@ def _check_pairs(files: Sequence[str], labels: Path, folder: Path) -> None:
         )
 
 
-def _read_further(path: Path, files: Sequence[str]) -> dict[str, Any]:
+def _read_sidecar(path: Path, files: Sequence[str]) -> dict[str, Any]:
     """Read and check ``labels/<split>.json``."""
     data = read_json(path)
-    fault = "is not the further file of YOLO labels; remove it to do without"
+    fault = "is not the sidecar file of YOLO labels; remove it to convert without it"
     if not isinstance(data, dict) or not isinstance(data.get("images"), dict):
         raise ValueError(f"{path} {fault}")
     if not all(isinstance(one, dict) for one in (data.get("extra", {}), *data["images"].values())):
         raise ValueError(f"{path} {fault}")
     gone = sorted(data["images"].keys() - set(files))
     if gone:
-        raise ValueError(f"{path} has {len(gone)} images that are not there, first {gone[0]!r}")
+        raise ValueError(f"{path} has {len(gone)} images that do not exist, first {gone[0]!r}")
     if "categories" in data:
         check_categories(data["categories"], path)
     return data
@@ -167,9 +203,9 @@ def _read_image(
     name: str,
     labels: Path,
     names: Mapping[int, str],
-    further: Any,
+    sidecar: Any,
     source: Path,
-) -> LabelledImage:
+) -> LabeledImage:
     width, height = image_size(path)
     text = (labels / name).with_suffix(".txt")
     lines = read_text(text).splitlines() if text.exists() else []
@@ -178,32 +214,32 @@ def _read_image(
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
-    if further is None:
-        return LabelledImage(name, width, height, tuple(boxes))
+    if sidecar is None:
+        return LabeledImage(name, width, height, tuple(boxes))
     try:
-        extras, extra = further["boxes"], dict(further["extra"])
-        apart = convert(further["apart"], list[_BoxRow], source=source, name="box")
+        extras, extra = sidecar["boxes"], dict(sidecar["extra"])
+        apart = convert(sidecar["apart"], list[_BoxRow], source=source, name="box")
         Records(source, "box", apart).boxes("bbox")
         pairs = zip(boxes, extras, strict=True)
-        boxes = [LabelledBox(box.category, box.xywh, dict(more)) for box, more in pairs]
-        boxes += [LabelledBox(row.category, row.bbox, row.extra) for row in apart]
+        boxes = [LabeledBox(box.category, box.xywh, dict(more)) for box, more in pairs]
+        boxes += [LabeledBox(row.category, row.bbox, row.extra) for row in apart]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{source} does not fit {text}, which seems to have been changed since; remove the "
-            "former to do without what it holds"
+            f"{source} does not fit {text}, which seems to have been changed since; remove "
+            "the former to convert without it"
         ) from error
-    return LabelledImage(name, width, height, tuple(boxes), extra)
+    return LabeledImage(name, width, height, tuple(boxes), extra)
 
 
 def _read_line(
     line: str, size: tuple[int, int], names: Mapping[int, str], source: str
-) -> LabelledBox:
+) -> LabeledBox:
     words = line.split()
     try:
-        label, *shares = int(words[0]), *map(float, words[1:])
+        label, *fractions = int(words[0]), *map(float, words[1:])
     except ValueError:
         raise ValueError(f"{source}: {line!r} is not a class and four numbers") from None
-    if len(shares) != 4 or not all(map(math.isfinite, shares)):
+    if len(fractions) != 4 or not all(map(math.isfinite, fractions)):
         raise ValueError(
             f"{source}: {line!r} has {len(words)} values; a box has a class and four numbers"
         )
@@ -212,32 +248,32 @@ def _read_line(
             f"{source}: there is no class {label}; there are {len(names)}, from {min(names)} to "
             f"{max(names)}"
         )
-    width, height = shares[2] * size[0], shares[3] * size[1]
-    return LabelledBox(
+    width, height = fractions[2] * size[0], fractions[3] * size[1]
+    return LabeledBox(
         names[label],
-        (shares[0] * size[0] - width / 2, shares[1] * size[1] - height / 2, width, height),
+        (fractions[0] * size[0] - width / 2, fractions[1] * size[1] - height / 2, width, height),
     )
 
 
-def check_yolo(labelled: LabelledSet, root: Path, split: str) -> None:
-    """Raise a ValueError if the folders of a split hold what would be read as a part of it.
+def check_yolo(labeled: LabeledSet, root: Path, split: str) -> None:
+    """Raise a ValueError if the folders of a split hold other files, which would be read with it.
 
-    YOLO has no list of a split's images: one of an earlier conversion would be one without objects.
+    YOLO has no list of images: one from an earlier conversion would count as one without objects.
     """
     images, labels = root / "images" / split, root / "labels" / split
-    names = {image.file_name for image in labelled.images}
+    names = {image.file_name for image in labeled.images}
     texts = {(labels / name).with_suffix(".txt") for name in names}
     other = [images / name for name in _image_files(images) if name not in names]
     other += sorted(set(labels.rglob("*.txt")) - texts)
     if other:
         raise ValueError(
-            f"{len(other)} files would be taken for a part of {split} and are not, the first: "
+            f"{len(other)} files would be read as a part of {split} and are not, the first: "
             f"{other[0]}; remove them or choose another out"
         )
 
 
 def write_yolo(
-    labelled: LabelledSet,
+    labeled: LabeledSet,
     root: Path,
     split: str,
     categories: Sequence[Mapping[str, Any]],
@@ -250,15 +286,15 @@ def write_yolo(
         ValueError: if two images differ in their suffix only.
     """
     labels, numbers = root / "labels" / split, {c["name"]: n for n, c in enumerate(categories)}
-    image_stems(labelled)
-    further = {}
-    for image in tqdm(labelled.images, desc=f"writing {split}", unit="image", disable=not progress):
+    image_stems(labeled)
+    sidecar = {}
+    for image in tqdm(labeled.images, desc=f"writing {split}", unit="image", disable=not progress):
         check_name(image.file_name, root)
         written = [box for box in image.boxes if not box.extra.get("iscrowd")]
         apart = [box for box in image.boxes if box.extra.get("iscrowd")]
         lines = (_line(box, numbers[box.category], image) for box in written)
         write_text((labels / image.file_name).with_suffix(".txt"), "".join(lines))
-        further[image.file_name] = {
+        sidecar[image.file_name] = {
             "extra": dict(image.extra),
             "boxes": [dict(box.extra) for box in written],
             "apart": [
@@ -266,33 +302,33 @@ def write_yolo(
                 for b in apart
             ],
         }
-    about = {
-        "images": further,
+    metadata = {
+        "images": sidecar,
         "categories": [dict(category) for category in categories],
-        "extra": dict(labelled.extra),
+        "extra": dict(labeled.extra),
     }
-    write_text(root / "labels" / f"{split}.json", json_text(about) + "\n")
+    write_text(root / "labels" / f"{split}.json", json_text(metadata) + "\n")
 
 
 def write_classes(
     root: Path, splits: Sequence[str], categories: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write ``data.yaml``: where each split's images are, and the classes' names by number."""
+    """Write ``data.yaml`` with the image folder of each split and the class names by number."""
     data = {split: f"images/{split}" for split in splits}
     names = {number: category["name"] for number, category in enumerate(categories)}
     content = {"path": ".", **data, "names": names}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    if yaml.safe_load(text) != content:  # a line break of Unicode's, unescaped, is read as a space
+    if yaml.safe_load(text) != content:  # an unescaped Unicode line break is read as a space
         text = yaml.safe_dump(content, sort_keys=False)
     write_text(root / CLASSES_NAME, text)
 
 
-def _line(box: LabelledBox, label: int, image: LabelledImage) -> str:
+def _line(box: LabeledBox, label: int, image: LabeledImage) -> str:
     x, y, width, height = box.xywh
-    shares = (
+    fractions = (
         (x + width / 2) / image.width,
         (y + height / 2) / image.height,
         width / image.width,
         height / image.height,
     )
-    return f"{label} {' '.join(f'{share:.12g}' for share in shares)}\n"
+    return f"{label} {' '.join(f'{fraction:.12g}' for fraction in fractions)}\n"

@@ -29,14 +29,14 @@ def write(tmp_path, edit=lambda data: None):
 
 
 def test_images_and_labels_are_in_order_of_id(tmp_path):
-    found = CocoTable.load(write(tmp_path))
-    assert [image.id for image in found.images] == [4, 9]
-    assert found.class_names == ("cat", "dog")
-    assert found.category_ids == (3, 7)
-    np.testing.assert_array_equal(found.boxes_of(0), [[0, 0, 60, 50]])
-    np.testing.assert_array_equal(found.boxes_of(1), [[10, 20, 40, 60], [1.5, 2.5, 4.5, 6.5]])
-    np.testing.assert_array_equal(found.labels_of(1), [1, 0])
-    np.testing.assert_array_equal(found.crowd_of(0), [True])
+    table = CocoTable.load(write(tmp_path))
+    assert [image.id for image in table.images] == [4, 9]
+    assert table.class_names == ("cat", "dog")
+    assert table.category_ids == (3, 7)
+    np.testing.assert_array_equal(table.boxes_of(0), [[0, 0, 60, 50]])
+    np.testing.assert_array_equal(table.boxes_of(1), [[10, 20, 40, 60], [1.5, 2.5, 4.5, 6.5]])
+    np.testing.assert_array_equal(table.labels_of(1), [1, 0])
+    np.testing.assert_array_equal(table.crowd_of(0), [True])
 
 
 @pytest.mark.parametrize(
@@ -47,11 +47,11 @@ def test_images_and_labels_are_in_order_of_id(tmp_path):
         ({3: "cat", 5: "cow", 7: "dog"}, "id 5 is 'cow' in the first and no class in the second"),
     ],
 )
-def test_other_categories_are_told_by_their_first_difference(tmp_path, known, message):
-    found = CocoTable.load(write(tmp_path))
-    require_categories(found.categories, "itself", found)
+def test_other_categories_are_refused_with_the_first_difference(tmp_path, known, message):
+    table = CocoTable.load(write(tmp_path))
+    require_categories(table.categories, "itself", table)
     with pytest.raises(ValueError, match=rf"x\.json and .*instances\.json have .*: {message}"):
-        require_categories([Category(*item) for item in known.items()], "x.json", found)
+        require_categories([Category(*item) for item in known.items()], "x.json", table)
 
 
 def first(key, **values):
@@ -110,9 +110,9 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_bad_boxes_can_be_dropped_with_a_warning_that_counts_them(tmp_path, caplog):
     path = write(tmp_path, first("annotations", bbox=[10, 20, 0, 40]))
-    found = CocoTable.load(path, bad_boxes="drop")
-    assert len(found.rows) == 2
-    assert len(found.ground_truth.labels) == 3
+    table = CocoTable.load(path, bad_boxes="drop")
+    assert len(table.rows) == 2
+    assert len(table.ground_truth.labels) == 3
     assert "1" in caplog.text
 
 

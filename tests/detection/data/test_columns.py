@@ -68,31 +68,31 @@ def coco_files(draw):
 
 
 def slots(data):
-    """Return every place in a COCO file that holds a value of its own."""
-    found = [(data, key) for key in data]
+    """Return the container and key of every value in a COCO file."""
+    entries = [(data, key) for key in data]
     for table in data.values():
-        found += [(table, i) for i in range(len(table))]
-        found += [(row, key) for row in table for key in row]
-        found += [(row["bbox"], i) for row in table if "bbox" in row for i in range(4)]
-    return found
+        entries += [(table, i) for i in range(len(table))]
+        entries += [(row, key) for row in table for key in row]
+        entries += [(row["bbox"], i) for row in table if "bbox" in row for i in range(4)]
+    return entries
 
 
 @quick
 @given(data=coco_files())
-def test_every_box_of_a_right_file_is_found_with_its_image(tmp_path, data):
+def test_every_box_of_a_valid_file_is_read_with_its_image(tmp_path, data):
     path = tmp_path / "right.json"
     path.write_text(json.dumps(data))
-    found = CocoTable.load(path)
-    assert found.fingerprint == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert [i.id for i in found.images] == sorted(i["id"] for i in data["images"])
-    for index, image in enumerate(found.images):
+    table = CocoTable.load(path)
+    assert table.fingerprint == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert [i.id for i in table.images] == sorted(i["id"] for i in data["images"])
+    for index, image in enumerate(table.images):
         rows = [a for a in data["annotations"] if a["image_id"] == image.id]
         corners = [
             [x, y, x + width, y + height] for x, y, width, height in (a["bbox"] for a in rows)
         ]
-        np.testing.assert_array_equal(found.boxes_of(index), np.reshape(corners, (-1, 4)))
-        assert found.crowd_of(index).tolist() == [bool(a["iscrowd"]) for a in rows]
-        named = [found.category_ids[label] for label in found.labels_of(index)]
+        np.testing.assert_array_equal(table.boxes_of(index), np.reshape(corners, (-1, 4)))
+        assert table.crowd_of(index).tolist() == [bool(a["iscrowd"]) for a in rows]
+        named = [table.category_ids[label] for label in table.labels_of(index)]
         assert named == [a["category_id"] for a in rows]
 
 
@@ -106,21 +106,19 @@ def refusal_of(action):
 
 @quick
 @given(data=coco_files(), wrong=JSON_VALUES, choice=st.randoms(use_true_random=False))
-def test_any_value_anywhere_is_either_right_or_refused_in_one_sentence(
-    tmp_path, data, wrong, choice
-):
+def test_any_value_anywhere_is_read_or_refused_in_one_sentence(tmp_path, data, wrong, choice):
     data = copy.deepcopy(data)
     holder, key = choice.choice(slots(data))
     holder[key] = wrong
     path = tmp_path / "wrong.json"
     path.write_text(json.dumps(data))
-    found, refusal = refusal_of(lambda: CocoTable.load(path))
-    if found is None:
+    table, refusal = refusal_of(lambda: CocoTable.load(path))
+    if table is None:
         assert str(path) in refusal
         assert "\n" not in refusal
         return
-    for index, image in enumerate(found.images):
-        boxes = found.boxes_of(index)
+    for index, image in enumerate(table.images):
+        boxes = table.boxes_of(index)
         assert np.isfinite(boxes).all()
         assert (boxes[:, 2:] > boxes[:, :2]).all()
         assert (boxes >= 0).all()
@@ -139,11 +137,11 @@ def test_any_value_in_results_is_either_scored_or_refused(tmp_path, data, wrong,
     ]
     holder, key = choice.choice([(r, k) for r in results for k in r] or [([None], 0)])
     holder[key] = wrong
-    found, refusal = refusal_of(lambda: as_detection_table(results, truth, source="found.json"))
-    if found is None:
-        assert "found.json: detection" in refusal
+    table, refusal = refusal_of(lambda: as_detection_table(results, truth, source="results.json"))
+    if table is None:
+        assert "table.json: detection" in refusal
     else:
-        compute_coco_metrics(truth, found)
+        compute_coco_metrics(truth, table)
 
 
 def records(source, name, rows, **fields):
@@ -170,21 +168,21 @@ def records(source, name, rows, **fields):
         [1, 2, float("inf"), 4],
     ],
 )
-def test_what_is_not_four_finite_numbers_is_no_box(value):
+def test_a_box_must_be_four_finite_numbers(value):
     rows = [{"bbox": [1, 2, 3, 4]}, {"id": 6, "bbox": value}]
     with pytest.raises(ValueError, match=r"f\.json: annotation 6 has bbox .* four finite numbers"):
         records("f.json", "annotation", rows, bbox=Box).boxes("bbox")
 
 
 @pytest.mark.parametrize("value", [None, "0.5", True, [0.5], float("nan"), float("inf"), 10**400])
-def test_what_is_no_finite_number_is_no_score(value):
+def test_a_score_must_be_a_finite_number(value):
     rows = [{"score": 1}, {"score": value}]
     with pytest.raises(ValueError, match=r"f\.json: detection number 2 has score .* finite number"):
         records("f.json", "detection", rows, score=float).numbers("score")
 
 
 @pytest.mark.parametrize("value", [None, 2, "1", [1], float("nan")])
-def test_what_is_neither_0_nor_1_is_no_flag(value):
+def test_a_flag_must_be_0_or_1(value):
     rows = [{"iscrowd": 1}, {"id": 6, "iscrowd": value}]
     with pytest.raises(ValueError, match=r"f\.json: annotation 6 has iscrowd .* must be 0 or 1"):
         records("f.json", "annotation", rows, iscrowd=Flag).flags("iscrowd")
@@ -225,7 +223,7 @@ def test_whole_floats_are_ids_and_the_largest_int64_is_too():
 @pytest.mark.parametrize(
     "value", [True, "3", 3.5, 2**63, 1e300, float("nan"), float("inf"), None, [3]]
 )
-def test_what_is_no_whole_number_is_no_id(value):
+def test_an_id_must_be_a_whole_number(value):
     with pytest.raises(ValueError, match=r"f\.json: image .* must be a whole number"):
         records("f.json", "image", [{"key": 1}, {"key": value}], key=Whole).integers("key")
 

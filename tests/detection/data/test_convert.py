@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from detection.config import ConversionConfig
 from detection.data.coco import CocoTable
 from detection.data.convert.convert import convert_annotations
+from detection.data.convert.formats import ConversionConfig
 
 SIDES = (64, 48)
 TEXT = st.text(string.ascii_letters + string.digits + " äß犬<&\"'", min_size=1, max_size=8).map(
@@ -87,15 +87,15 @@ def same(one, other):
     """Whether two COCO files say the same; boxes to a millionth of a pixel."""
     for kind in ("info", "images", "categories"):
         assert one[kind] == other[kind]
-    for mine, theirs in zip(one["annotations"], other["annotations"], strict=True):
-        assert mine.pop("bbox") == pytest.approx(theirs.pop("bbox"), abs=1e-6)
-        assert mine == theirs
+    for first, theirs in zip(one["annotations"], other["annotations"], strict=True):
+        assert first.pop("bbox") == pytest.approx(theirs.pop("bbox"), abs=1e-6)
+        assert first == theirs
 
 
 @pytest.mark.parametrize("middle", ["voc", "yolo"])
 @settings(max_examples=15, deadline=None)
 @given(data=coco_sets())
-def test_nothing_is_lost_on_the_way_there_and_back(middle, data):
+def test_a_round_trip_loses_nothing(middle, data):
     with TemporaryDirectory() as folder:
         root = Path(folder)
         write_coco(root / "a", data)
@@ -131,7 +131,7 @@ def content(element):
     return element.tag, (element.text or "").strip(), children
 
 
-def test_pascals_pixels_are_counted_from_one_and_all_it_says_comes_back(voc, tmp_path):
+def test_voc_numbers_pixels_from_one_and_its_members_survive_the_round_trip(voc, tmp_path):
     (split,) = convert(voc, tmp_path / "coco", "voc")
     assert (split.images, split.boxes) == (1, {"cat": 1})
     (box,) = read_coco(tmp_path / "coco")["annotations"]
@@ -163,7 +163,7 @@ BAD_VOC = [
     (VOC.replace("<name>cat</name>", ""), "an object has no name"),
     (VOC.replace("<xmin>1</xmin>", "<xmin>one</xmin>", 1), "bndbox/xmin is 'one'"),
     (VOC.replace("<xmin>1</xmin>", "<xmin>nan</xmin>", 1), "bndbox/xmin is 'nan'"),
-    (VOC.replace("<width>64", "<width>65"), "says 65 x 48, but 1.png is 64 x 48"),
+    (VOC.replace("<width>64", "<width>65"), "has size 65 x 48, but 1.png is 64 x 48"),
     (VOC.replace("<xmax>4</xmax>", "<xmax>-9</xmax>", 1), "1 boxes have no area or are outside"),
     (VOC.replace("<xmax>4</xmax>", "<xmax>90</xmax>", 1), "bad_boxes=drop leaves them out"),
 ]
@@ -178,11 +178,11 @@ def test_broken_voc_is_refused_in_one_sentence_and_nothing_is_written(voc, tmp_p
     assert not (tmp_path / "coco").exists()
 
 
-def test_bad_boxes_are_left_out_with_their_number(voc, tmp_path, caplog):
+def test_bad_boxes_are_dropped_with_a_warning_that_counts_them(voc, tmp_path, caplog):
     (voc / "Annotations" / "1.xml").write_text(BAD_VOC[-1][0])
     (split,) = convert(voc, tmp_path / "coco", "voc", bad_boxes="drop")
     assert split.boxes == {}
-    assert "left out 1 boxes" in caplog.text
+    assert "dropped 1 boxes" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_bad_boxes_are_left_out_with_their_number(voc, tmp_path, caplog):
         ),
     ],
 )
-def test_what_is_missing_is_named(voc, tmp_path, change, error, message):
+def test_missing_files_are_named(voc, tmp_path, change, error, message):
     change(voc)
     with pytest.raises(error, match=message):
         convert(voc, tmp_path / "coco", "voc")
@@ -245,12 +245,12 @@ def yolo(tmp_path):
     return root
 
 
-def test_yolos_shares_are_of_the_images_sides(yolo, tmp_path):
+def test_yolo_boxes_are_fractions_of_the_image_sides(yolo, tmp_path):
     convert(yolo, tmp_path / "coco", "yolo")
-    found = read_coco(tmp_path / "coco")
-    assert found["annotations"][0]["bbox"] == [24, 12, 16, 24]
-    assert [c["name"] for c in found["categories"]] == ["cat", "dog"]
-    assert found["annotations"][0]["category_id"] == found["categories"][1]["id"]
+    converted = read_coco(tmp_path / "coco")
+    assert converted["annotations"][0]["bbox"] == [24, 12, 16, 24]
+    assert [c["name"] for c in converted["categories"]] == ["cat", "dog"]
+    assert converted["annotations"][0]["category_id"] == converted["categories"][1]["id"]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_yolos_shares_are_of_the_images_sides(yolo, tmp_path):
         ("labels/train/a b.txt", "2 0.5 0.5 1 1", "there is no class 2; there are 2, from 0 to 1"),
         ("labels/train/a b.txt", "1 1.5 0.5 1 1", "no area or are outside"),
         ("labels/train/c.txt", "1 0.5 0.5 1 1", "1 label files have no image"),
-        ("labels/train.json", "{}", "is not the further file"),
+        ("labels/train.json", "{}", "is not the sidecar file"),
         ("labels/train.json", '{"images": {"a b.png": {}}}', "does not fit .*a b.txt"),
         ("data.yaml", "names: 3", "must have 'names'"),
         ("data.yaml", "names: [a, a]", "two classes have the same name"),
@@ -277,7 +277,7 @@ def test_broken_yolo_is_refused_in_one_sentence(yolo, tmp_path, file, text, mess
     assert "\n" not in str(caught.value)
 
 
-def test_crowds_are_not_among_the_objects_that_yolo_learns(tmp_path):
+def test_crowds_are_not_in_the_text_files_of_yolo(tmp_path):
     box = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81}
     data = {
         "images": [{"id": 1, "file_name": "1.png", "width": 64, "height": 48}],
@@ -298,7 +298,7 @@ def test_a_split_without_images_is_refused(voc, tmp_path):
     assert not (tmp_path / "coco").exists()
 
 
-def test_what_an_earlier_conversion_left_does_not_become_yolos(yolo, tmp_path):
+def test_files_of_an_earlier_conversion_are_refused_for_yolo(yolo, tmp_path):
     convert(yolo, tmp_path / "coco", "yolo")
     back = tmp_path / "back"
     convert(tmp_path / "coco", back, "coco", "yolo")

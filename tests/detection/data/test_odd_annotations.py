@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from detection.config import ConversionConfig
 from detection.data.convert.convert import convert_annotations
+from detection.data.convert.formats import ConversionConfig
 from detection.data.convert.voc_xml import add_members, are_members, members
 
 SIZE = (64, 48)
@@ -52,7 +52,7 @@ def make_coco(root, *, split="train", name="1.png", size=SIZE, category="cat", *
     return data
 
 
-def made(root, split="train"):
+def converted_coco(root, split="train"):
     return json.loads((root / "annotations" / f"instances_{split}.json").read_text())
 
 
@@ -79,15 +79,17 @@ def make_yolo(root, *, names="names: [cat]", further=None):
 @pytest.mark.parametrize("middle", ["voc", "yolo"])
 @settings(max_examples=25, deadline=None)
 @given(voc=JSON, note=JSON)
-def test_members_of_any_kind_come_back(middle, voc, note):
+def test_members_of_any_type_survive_the_round_trip(middle, voc, note):
     with TemporaryDirectory() as folder:
         root = Path(folder)
         data = make_coco(root / "a", further={"voc": voc, "note": note}, info=note)
         convert(root / "a", root / "b", "coco", middle)
         convert(root / "b", root / "c", middle)
-        back = made(root / "c")
-        (told,), (found,) = ([row.pop("bbox") for row in d["annotations"]] for d in (data, back))
-        assert found == pytest.approx(told, abs=1e-6)
+        back = converted_coco(root / "c")
+        (expected,), (converted,) = (
+            [row.pop("bbox") for row in d["annotations"]] for d in (data, back)
+        )
+        assert converted == pytest.approx(expected, abs=1e-6)
         assert back == data
 
 
@@ -114,7 +116,7 @@ def content(element):
     return element.tag, element.attrib, (element.text or "").strip(), children
 
 
-def test_attributes_and_unknown_elements_of_voc_come_back(tmp_path):
+def test_attributes_and_unknown_elements_of_voc_survive_the_round_trip(tmp_path):
     text = make_voc(tmp_path / "a", VOC, attributes=' verified="yes"')
     convert(tmp_path / "a", tmp_path / "b", "voc")
     convert(tmp_path / "b", tmp_path / "c", "coco", "voc")
@@ -125,7 +127,7 @@ def test_attributes_and_unknown_elements_of_voc_come_back(tmp_path):
 def test_voc_without_sizes_takes_them_from_the_images(tmp_path):
     make_voc(tmp_path / "a", "")
     convert(tmp_path / "a", tmp_path / "b", "voc")
-    assert (made(tmp_path / "b")["images"][0]["width"], SIZE[0]) == (64, 64)
+    assert (converted_coco(tmp_path / "b")["images"][0]["width"], SIZE[0]) == (64, 64)
 
 
 @pytest.mark.parametrize(
@@ -178,13 +180,13 @@ def test_an_image_that_two_splits_of_voc_list_is_one_image(tmp_path):
     assert [split.boxes for split in splits] == [{"cat": 1}, {"cat": 1}]
 
 
-def test_what_a_coco_file_says_of_itself_stays_with_its_split(tmp_path):
+def test_top_level_members_of_a_coco_file_stay_with_their_split(tmp_path):
     make_coco(tmp_path / "a", info={"year": 1})
     make_coco(tmp_path / "a", split="val", name="2.png")
     convert(tmp_path / "a", tmp_path / "b", "coco", "voc", ["train", "val"])
     convert(tmp_path / "b", tmp_path / "c", "voc", "coco", ["train", "val"])
-    assert made(tmp_path / "c")["info"] == {"year": 1}
-    assert "info" not in made(tmp_path / "c", "val")
+    assert converted_coco(tmp_path / "c")["info"] == {"year": 1}
+    assert "info" not in converted_coco(tmp_path / "c", "val")
 
 
 def test_one_id_for_two_categories_of_two_splits_is_refused(tmp_path):
@@ -205,7 +207,7 @@ def test_a_name_that_voc_would_change_is_refused(tmp_path, name):
 def test_ids_that_json_writes_as_3_0_are_kept(tmp_path):
     make_coco(tmp_path / "a", further={"id": 3.0})
     convert(tmp_path / "a", tmp_path / "b", "coco")
-    assert made(tmp_path / "b")["annotations"][0]["id"] == 3
+    assert converted_coco(tmp_path / "b")["annotations"][0]["id"] == 3
 
 
 @pytest.mark.parametrize(
@@ -213,7 +215,7 @@ def test_ids_that_json_writes_as_3_0_are_kept(tmp_path):
     [
         ("names: " + "[" * 5000, "is not YAML"),
         ("names: [cat]\nmade: 2001-99-99", "data.yaml is not YAML: month"),
-        ("names: {0: cat, 0: dog}", "'0' stands there 2 times"),
+        ("names: {0: cat, 0: dog}", "'0' occurs 2 times"),
     ],
 )
 def test_wrong_yaml_is_refused(tmp_path, names, message):
@@ -225,13 +227,13 @@ def test_wrong_yaml_is_refused(tmp_path, names, message):
 @pytest.mark.parametrize(
     ("further", "message"),
     [
-        ({"images": {"1.png": FURTHER, "gone.png": FURTHER}}, "1 images that are not there"),
+        ({"images": {"1.png": FURTHER, "gone.png": FURTHER}}, "1 images that do not exist"),
         ({"images": {"1.png": FURTHER}, "categories": [{"id": 1}]}, "lacks 'name'"),
-        ({"images": {"1.png": FURTHER}, "extra": [1]}, "is not the further file"),
+        ({"images": {"1.png": FURTHER}, "extra": [1]}, "is not the sidecar file"),
         ({"images": {"1.png": {**FURTHER, "apart": [{"bbox": 1}]}}}, "does not fit .*1.txt"),
     ],
 )
-def test_a_wrong_further_file_is_refused(tmp_path, further, message):
+def test_a_wrong_sidecar_file_is_refused(tmp_path, further, message):
     make_yolo(tmp_path / "a", further=further)
     with pytest.raises(ValueError, match=message):
         convert(tmp_path / "a", tmp_path / "b", "yolo")
@@ -239,7 +241,7 @@ def test_a_wrong_further_file_is_refused(tmp_path, further, message):
 
 @settings(max_examples=60, deadline=None)
 @given(key=st.sampled_from(["boxes", "apart", "extra", "categories", "images"]), value=JSON)
-def test_a_further_file_with_anything_inside_is_read_or_refused(key, value):
+def test_a_sidecar_file_with_any_content_is_read_or_refused(key, value):
     further = {"images": {"1.png": dict(FURTHER)}, "extra": {}}
     (further["images"]["1.png"] if key in FURTHER else further)[key] = value
     with TemporaryDirectory() as folder:
@@ -268,7 +270,7 @@ def test_the_classes_of_yolo_may_be_listed_in_a_text(tmp_path):
     (tmp_path / "a" / "data.yaml").unlink()
     (tmp_path / "a" / "classes.txt").write_text("hot dog\ncat\n\n")
     convert(tmp_path / "a", tmp_path / "b", "yolo")
-    assert [c["name"] for c in made(tmp_path / "b")["categories"]] == ["hot dog", "cat"]
+    assert [c["name"] for c in converted_coco(tmp_path / "b")["categories"]] == ["hot dog", "cat"]
 
 
 @pytest.mark.parametrize(
@@ -290,11 +292,11 @@ def test_a_wrong_list_of_classes_is_refused(tmp_path, text, error, message):
 
 
 @pytest.mark.parametrize("name", ["a\x85b", "a\u2028b", "no", "1", "a: b", "犬"])
-def test_names_that_yaml_could_change_come_back_from_yolo(tmp_path, name):
+def test_names_that_yaml_could_change_survive_the_round_trip(tmp_path, name):
     data = make_coco(tmp_path / "a", category=name)
     convert(tmp_path / "a", tmp_path / "b", "coco", "yolo")
     convert(tmp_path / "b", tmp_path / "c", "yolo")
-    assert made(tmp_path / "c")["categories"] == data["categories"]
+    assert converted_coco(tmp_path / "c")["categories"] == data["categories"]
 
 
 def test_two_file_names_of_one_image_are_refused(tmp_path):

@@ -27,7 +27,7 @@ def bright_box(image):
 
 
 @given(seed=SEEDS, flips=st.tuples(st.booleans(), st.booleans()))
-def test_boxes_follow_what_they_surround_through_jitter_and_flips(seed, flips):
+def test_boxes_follow_their_objects_through_jitter_and_flips(seed, flips):
     augment = Augmentation(
         shortest_sides_px=(64,), longest_side_px=128, jitter=(0.3, 2.0), jitter_side_px=128,
         horizontal_flip=flips[0], vertical_flip=flips[1],

@@ -1,7 +1,9 @@
 import json
 import shutil
 import warnings
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +12,12 @@ from backbone.io.weights import read_metadata
 from backbone.training.optim import build_optimizer, multistep_schedule
 from backbone.training.samplers import IterationSampler
 from detection.config import DetectorRecipe
+from detection.data import coco
 from detection.data.coco import CocoTable
 from detection.data.dataset import load_split
 from detection.data.transforms import resize_image
 from detection.engine.scoring import detect_with_file
+from detection.engine.showcase import draw_showcase
 from detection.engine.train import DetectorModule, train_detector
 from detection.engine.train_step import scale_recipe
 from detection.models.checkpoint import load_detector
@@ -32,6 +36,35 @@ def test_training_leaves_a_detector_results_and_metrics_that_agree(config, tmp_p
     assert {r["image_id"] for r in results} <= {1, 2, 3, 4}
     assert not detector.training
     assert not list(tmp_path.glob("*.ckpt"))
+
+
+def test_a_training_with_evaluations_and_a_showcase_reads_each_annotation_file_once(
+    config, tmp_path, monkeypatch
+):
+    reads = Counter()
+
+    def counted(path):
+        reads[Path(path).name] += 1
+        return Path(path).read_bytes()
+
+    monkeypatch.setattr(coco, "read_bytes", counted)
+    settings = config(recipe=replace(config().recipe, evaluate_every=2))
+    result = train_detector(settings, tmp_path)
+    draw_showcase(result.path, result.val, tmp_path / "detections.png")
+    assert len(read_metadata(result.path)["evaluations"]) == 3
+    assert reads == {"train.json": 1, "val.json": 1}
+
+
+def test_objects_that_cannot_be_scored_are_named_before_the_training_starts(
+    config, data_root, tmp_path
+):
+    data = json.loads((data_root / "val.json").read_text())
+    data["annotations"][0]["area"] = None
+    (tmp_path / "val.json").write_text(json.dumps(data))
+    settings = replace(config().data, val_annotations=str(tmp_path / "val.json"))
+    with pytest.raises(ValueError, match=r"val\.json: annotation 1 has area null"):
+        train_detector(config(data=settings), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_detector_is_not_held_against_other_names_of_its_classes_ids(config, data_root, tmp_path):

@@ -25,7 +25,7 @@ def evaluations(draw):
     """COCO JSON with ids from 0, crowds, missing areas and images without objects; detections."""
     image_ids = draw(st.lists(st.integers(0, 2**60), min_size=1, max_size=5, unique=True))
     category_ids = draw(st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True))
-    place = st.fixed_dictionaries(
+    located = st.fixed_dictionaries(
         {
             "image_id": st.sampled_from(image_ids),
             "category_id": st.sampled_from(category_ids),
@@ -33,14 +33,14 @@ def evaluations(draw):
         }
     )
     annotations = [
-        draw(place)
+        draw(located)
         | {"id": number, "iscrowd": draw(st.sampled_from([0, 0, 0, 1]))}
         | draw(st.sampled_from([{}, {"area": 500}, {"area": 1024}, {"area": 20000.5}]))
         for number in range(draw(st.integers(0, 10)))
     ]
     near = [{k: a[k] for k in ("image_id", "category_id", "bbox")} for a in annotations]
-    found = [
-        draw(st.sampled_from(near) | place if near else place)
+    detections = [
+        draw(st.sampled_from(near) | located if near else located)
         for _ in range(draw(st.integers(0, 20)))
     ]
     truth = {
@@ -48,7 +48,7 @@ def evaluations(draw):
         "categories": [{"id": i, "name": f"class {i}"} for i in category_ids],
         "annotations": annotations,
     }
-    return truth, [row | {"score": draw(SCORES)} for row in found]
+    return truth, [row | {"score": draw(SCORES)} for row in detections]
 
 
 def assert_equal(one, other):
@@ -72,7 +72,7 @@ def test_both_backends_give_the_same_figures(case, choice):
         assert_equal(fast, reference)
 
 
-def made(rng, *, images, categories, objects, detections, decimals=1):
+def random_case(rng, *, images, categories, objects, detections, decimals=1):
     """Truth, and detections of which most are near an object; scores of few decimals often tie."""
     rows = [
         {
@@ -84,10 +84,10 @@ def made(rng, *, images, categories, objects, detections, decimals=1):
         }
         for number in range(objects)
     ]
-    found = []
+    results = []
     for _ in range(detections):
         row = rows[int(rng.integers(objects))]
-        found.append(
+        results.append(
             {
                 "image_id": row["image_id"] if rng.random() < 0.8 else int(rng.integers(images)),
                 "category_id": row["category_id"],
@@ -100,7 +100,7 @@ def made(rng, *, images, categories, objects, detections, decimals=1):
         "categories": [{"id": i, "name": f"class {i}"} for i in range(categories)],
         "annotations": rows,
     }
-    return GroundTruth.from_dict(data), found
+    return GroundTruth.from_dict(data), results
 
 
 @pytest.mark.parametrize(
@@ -112,17 +112,19 @@ def made(rng, *, images, categories, objects, detections, decimals=1):
     ],
 )
 def test_both_backends_agree_with_many_ties_many_detections_and_long_gaps(shape):
-    truth, found = made(np.random.default_rng(0), **shape)
-    fast, reference = (compute_coco_metrics(truth, found, backend=b) for b in EVALUATION_BACKENDS)
+    truth, detections = random_case(np.random.default_rng(0), **shape)
+    fast, reference = (
+        compute_coco_metrics(truth, detections, backend=b) for b in EVALUATION_BACKENDS
+    )
     assert_equal(fast, reference)
     assert fast.ap > 1
 
 
 def test_curves_and_recalls_are_equal_too():
-    truth, found = made(
+    truth, detections = random_case(
         np.random.default_rng(1), images=40, categories=3, objects=90, detections=800
     )
-    table = DetectionTable.from_results(found, truth)
+    table = DetectionTable.from_results(detections, truth)
     fast, reference = (
         compute_arrays(truth, table, images=truth.indices_of(None), backend=backend)
         for backend in EVALUATION_BACKENDS
@@ -136,17 +138,43 @@ def test_curves_and_recalls_are_equal_too():
 def test_ious_are_those_of_pycocotools_to_the_last_bit(boxes):
     from pycocotools import mask
 
-    found, truth, crowd = (list(column) for column in zip(*boxes, strict=True))
-    expected = mask.iou(np.array(found, float), np.array(truth, float), [int(c) for c in crowd])
-    got = box_iou(np.array(found, float)[:, None], np.array(truth, float), np.array(crowd))
+    detections, truth, crowd = (list(column) for column in zip(*boxes, strict=True))
+    first, second = np.array(detections, float), np.array(truth, float)
+    expected = mask.iou(first, second, [int(c) for c in crowd])
+    got = box_iou(first[:, None], second, np.array(crowd))
     # Where both boxes are so small that their area is 0, it divides by that.
     np.testing.assert_array_equal(got, np.nan_to_num(expected))
 
 
 def test_an_unknown_backend_is_refused():
-    truth, found = made(np.random.default_rng(0), images=1, categories=1, objects=1, detections=1)
+    truth, detections = random_case(
+        np.random.default_rng(0), images=1, categories=1, objects=1, detections=1
+    )
     with pytest.raises(ValueError, match=r"unknown backend 'fast'; choose from .*hotcoco"):
-        compute_coco_metrics(truth, found, backend="fast")
+        compute_coco_metrics(truth, detections, backend="fast")
+
+
+def test_the_former_backend_is_refused_with_the_name_of_the_present_one():
+    truth, detections = random_case(
+        np.random.default_rng(0), images=1, categories=1, objects=1, detections=1
+    )
+    with pytest.raises(ValueError, match=r"backend=faster-coco-eval is now called backend=hotcoco"):
+        compute_coco_metrics(truth, detections, backend="faster-coco-eval")
+
+
+def test_other_limits_of_detections_fill_the_figures_of_their_own_columns(monkeypatch):
+    monkeypatch.setattr("detection.evaluation.coco_eval.MAX_DETECTIONS", (2, 5, 300))
+    truth, detections = random_case(
+        np.random.default_rng(0), images=2, categories=1, objects=12, detections=900
+    )
+    table = DetectionTable.from_results(detections, truth)
+    fast, reference = (
+        compute_arrays(truth, table, images=truth.indices_of(None), backend=backend)
+        for backend in EVALUATION_BACKENDS
+    )
+    np.testing.assert_allclose(fast.recall, reference.recall, atol=1e-12)
+    np.testing.assert_allclose(fast.precision, reference.precision, atol=1e-12)
+    assert (np.diff(fast.recall[0, 0, 0]) > 0).all()
 
 
 @pytest.mark.parametrize(

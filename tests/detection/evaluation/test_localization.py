@@ -10,7 +10,7 @@ NEAR = [10, 12, 20, 20]
 FAR = [60, 60, 20, 20]
 
 
-def measure(objects, found, *, images=1):
+def measure(objects, detections, *, images=1):
     """Objects of (image, class, box[, crowd]), detections of (image, class, box, score)."""
     truth = GroundTruth.from_dict(
         {
@@ -22,13 +22,13 @@ def measure(objects, found, *, images=1):
             ],
         },
     )
-    rows = [{"image_id": i, "category_id": c, "bbox": b, "score": s} for i, c, b, s in found]
+    rows = [{"image_id": i, "category_id": c, "bbox": b, "score": s} for i, c, b, s in detections]
     table = DetectionTable.from_results(rows, truth)
     return measure_localization(truth, table, images=truth.indices_of(None))
 
 
 @pytest.mark.parametrize(
-    ("found", "expected"),
+    ("detections", "expected"),
     [  # top1, any class, class alone, top5, top5 of any class
         ([], (0, 0, 0, 0, 0)),
         ([(0, 0, NEAR, 0.9)], (100, 100, 100, 100, 100)),
@@ -38,8 +38,8 @@ def measure(objects, found, *, images=1):
         ([(0, 1, FAR, 0.9 - n / 10) for n in range(5)] + [(0, 0, NEAR, 0.1)], (0, 0, 0, 0, 0)),
     ],
 )
-def test_the_surest_box_decides_and_ilsvrc_looks_at_five(found, expected):
-    metrics = measure([(0, 0, BOX)], found)
+def test_top1_takes_the_highest_scoring_box_and_top5_five(detections, expected):
+    metrics = measure([(0, 0, BOX)], detections)
     values = metrics.to_dict()
     assert values.pop("num_images") == 1
     assert tuple(values.values()) == expected
@@ -68,16 +68,16 @@ def test_without_objects_there_is_no_figure():
     assert "n/a" in describe_localization(metrics)
 
 
-def test_shares_of_made_data_are_those_counted_one_by_one():
+def test_percentages_equal_those_counted_one_by_one():
     rng = np.random.default_rng(0)
-    objects, found, right = [], [], 0
+    objects, detections, right = [], [], 0
     for image in range(50):
         box = [*rng.uniform(0, 100, 2), *rng.uniform(20, 60, 2)]
         is_right = bool(rng.random() < 0.6)
         far = [box[0] + 500, *box[1:]]
         objects.append((image, 0, box))
-        found += [(image, 0, box if is_right else far, 0.9), (image, 0, box, 0.3)]
+        detections += [(image, 0, box if is_right else far, 0.9), (image, 0, box, 0.3)]
         right += is_right
-    metrics = measure(objects, found, images=50)
+    metrics = measure(objects, detections, images=50)
     assert metrics.top1 == pytest.approx(2 * right)
     assert metrics.top5 == 100

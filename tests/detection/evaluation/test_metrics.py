@@ -92,11 +92,11 @@ def test_metrics_survive_json(truth):
     )
 
 
-def test_detections_become_cocos_results():
-    found = Detections(
+def test_detections_become_coco_results():
+    results = Detections(
         torch.tensor([[10.0, 20.0, 40.0, 60.0]]), torch.tensor([0.75]), torch.tensor([1])
     )
-    assert to_coco_results([5], [found], (3, 7)) == [
+    assert to_coco_results([5], [results], (3, 7)) == [
         {"image_id": 5, "category_id": 7, "bbox": [10, 20, 30, 40], "score": 0.75}
     ]
 
@@ -120,7 +120,7 @@ def test_results_of_another_program_that_do_not_fit_are_refused(truth, tmp_path,
         assert word in str(caught.value)
 
 
-def test_an_object_with_id_0_counts_as_found_and_the_file_stays_as_it_was(tmp_path):
+def test_an_object_with_id_0_can_be_matched_and_the_file_stays_unchanged(tmp_path):
     path = tmp_path / "instances.json"
     data = {
         "images": [{"id": 0, "file_name": "a.png", "width": 50, "height": 50}],
@@ -129,8 +129,8 @@ def test_an_object_with_id_0_counts_as_found_and_the_file_stays_as_it_was(tmp_pa
     }
     path.write_text(json.dumps(data))
     before = path.read_bytes()
-    found = [{"image_id": 0, "category_id": 0, "bbox": [5, 5, 20, 20], "score": 0.9}]
-    assert compute_coco_metrics(path, found).ap == pytest.approx(100)
+    results = [{"image_id": 0, "category_id": 0, "bbox": [5, 5, 20, 20], "score": 0.9}]
+    assert compute_coco_metrics(path, results).ap == pytest.approx(100)
     assert path.read_bytes() == before
 
 
@@ -145,8 +145,8 @@ def test_figures_of_some_images_only_are_those_of_a_file_with_only_them(tmp_path
     }
     path = tmp_path / "instances.json"
     path.write_text(json.dumps(truth))
-    found = [{"image_id": 2, "category_id": 1, "bbox": [5, 5, 20, 20], "score": 0.9}]
-    assert compute_coco_metrics(path, found, image_ids=[2]).ap == pytest.approx(100)
-    assert compute_coco_metrics(path, found, image_ids=[1]).ap == 0
+    results = [{"image_id": 2, "category_id": 1, "bbox": [5, 5, 20, 20], "score": 0.9}]
+    assert compute_coco_metrics(path, results, image_ids=[2]).ap == pytest.approx(100)
+    assert compute_coco_metrics(path, results, image_ids=[1]).ap == 0
     with pytest.raises(ValueError, match="has no image with id 3"):
-        compute_coco_metrics(path, found, image_ids=[1, 3])
+        compute_coco_metrics(path, results, image_ids=[1, 3])

@@ -60,12 +60,12 @@ def detections(rows, *, noise, seed=1):
 
 
 def write(folder, truth, results, *, plots=False, **options):
-    found = DetectionTable.from_results(results, truth)
+    table = DetectionTable.from_results(results, truth)
     chosen, images = ReportOptions(plots=plots, **options), truth.indices_of(None)
-    evaluation = analyze_detections(truth, found, images=images, options=chosen)
+    evaluation = analyze_detections(truth, table, images=images, options=chosen)
     write_report(
         folder, truth, evaluation, provenance={}, plots=plots,
-        settings=describe_settings(truth, found, images, chosen),
+        settings=describe_settings(truth, table, images, chosen),
     )  # fmt: skip
     return evaluation
 
@@ -131,10 +131,10 @@ def test_a_report_can_be_of_nothing(tmp_path, num_boxes):
     assert describe(explain(same, same), num_rows=5)
 
 
-def test_an_explanation_names_what_moved(two):
+def test_an_explanation_names_the_changes(two):
     before, after = (StoredEvaluation.load(folder) for folder in two)
     result = explain(before, after)
-    assert result.same_question
+    assert result.comparable
     assert not result.settings
     assert result.categories[0].name == "cat"
     assert result.categories[0].after == 0
@@ -157,14 +157,14 @@ def test_an_explanation_names_what_moved(two):
     json.dumps(result.to_dict(), allow_nan=False)
 
 
-def test_an_explanation_says_first_that_annotations_differ(tmp_path, two):
+def test_an_explanation_starts_with_a_warning_if_annotations_differ(tmp_path, two):
     truth, rows = write_truth(tmp_path / "other.json", images=9)
     write(tmp_path / "c", truth, detections(rows, noise=1))
     result = explain(
         StoredEvaluation.load(two[0]), StoredEvaluation.load(tmp_path / "c" / "metrics.json")
     )
-    assert not result.same_question
-    assert describe(result, num_rows=3).startswith("The two were not asked the same")
+    assert not result.comparable
+    assert describe(result, num_rows=3).startswith("The evaluations are not comparable")
     assert "annotations_sha256" in describe(result, num_rows=3)
 
 
@@ -172,7 +172,7 @@ def test_images_are_not_compared_at_different_score_thresholds(tmp_path, two):
     truth, rows = write_truth(tmp_path / "truth.json")
     write(tmp_path / "c", truth, detections(rows, noise=1), score_threshold=0.9)
     result = explain(StoredEvaluation.load(two[0]), StoredEvaluation.load(tmp_path / "c"))
-    assert result.same_question
+    assert result.comparable
     assert [change.name for change in result.settings] == ["score_threshold"]
     assert not result.images
     assert any("0.5 and 0.9" in note for note in result.missing)
@@ -212,7 +212,7 @@ def test_an_evaluation_without_the_other_files_is_completed_from_its_results(tmp
     assert any("annotations=..." in note for note in partly.missing)
     assert partly.figures[0].difference == pytest.approx(0)
     # What a file does not say is no difference.
-    assert partly.same_question
+    assert partly.comparable
     assert not partly.settings
     wholly = explain(StoredEvaluation.load(two[0]), StoredEvaluation.load(bare, truth=truth))
     assert not wholly.missing
@@ -336,9 +336,9 @@ def test_truth_and_results_of_any_shape_are_scored_or_refused_in_one_sentence(
 
     def score():
         loaded = GroundTruth.load(paths[0])
-        found = DetectionTable.load(paths[1], loaded)
+        table = DetectionTable.load(paths[1], loaded)
         images = loaded.indices_of(None)
-        return analyze_detections(loaded, found, images=images, options=ReportOptions(plots=False))
+        return analyze_detections(loaded, table, images=images, options=ReportOptions(plots=False))
 
     evaluation, refusal = refusal_of(score)
     if evaluation is None:

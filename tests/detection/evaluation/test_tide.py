@@ -13,7 +13,7 @@ quick = settings(max_examples=80, deadline=None)
 TYPES = tuple(ERROR_TYPES)
 
 
-def tables(objects, found, *, images=2, classes=3):
+def tables(objects, detections, *, images=2, classes=3):
     """Truth of (image, class, box[, crowd]) and detections of (image, class, box, score)."""
     truth = GroundTruth.from_dict(
         {
@@ -25,18 +25,20 @@ def tables(objects, found, *, images=2, classes=3):
             ],
         },
     )
-    rows = [{"image_id": i, "category_id": c, "bbox": list(b), "score": s} for i, c, b, s in found]
+    rows = [
+        {"image_id": i, "category_id": c, "bbox": list(b), "score": s} for i, c, b, s in detections
+    ]
     return truth, DetectionTable.from_results(rows, truth)
 
 
-def types_of(objects, found, **shape):
-    truth, table = tables(objects, found, **shape)
+def types_of(objects, detections, **shape):
+    truth, table = tables(objects, detections, **shape)
     kinds = classify_errors(truth, table, images=truth.indices_of(None)).types
     return [TYPES[k] if k >= 0 else {-1: "right", -2: "uncounted"}[k] for k in kinds]
 
 
-def errors_of(objects, found, **shape):
-    truth, table = tables(objects, found, **shape)
+def errors_of(objects, detections, **shape):
+    truth, table = tables(objects, detections, **shape)
     return compute_tide(truth, table, images=truth.indices_of(None))
 
 
@@ -56,27 +58,27 @@ FAR = [200, 200, 20, 20]
         ((1, 0, BOX, 0.5), "background"),  # the other image is empty
     ],
 )
-def test_each_kind_is_seen_where_it_was_made(detection, kind):
+def test_each_error_type_is_recognized(detection, kind):
     assert types_of([(0, 0, BOX)], [detection]) == [kind]
 
 
-def test_the_surer_of_two_detections_is_right_and_the_other_a_duplicate():
+def test_of_two_detections_the_one_with_the_lower_score_is_a_duplicate():
     assert types_of([(0, 0, BOX)], [(0, 0, BOX, 0.4), (0, 0, [10, 10, 20, 19], 0.9)]) == [
         "duplicate",
         "right",
     ]
 
 
-def test_what_lies_in_a_crowd_of_its_category_is_no_error():
+def test_a_detection_in_a_crowd_of_its_category_is_no_error():
     objects = [(0, 0, [0, 0, 100, 100], True), (0, 1, FAR)]
-    found = [(0, 0, BOX, 0.9), (0, 2, BOX, 0.9)]
-    assert types_of(objects, found) == ["uncounted", "background"]
+    detections = [(0, 0, BOX, 0.9), (0, 2, BOX, 0.9)]
+    assert types_of(objects, detections) == ["uncounted", "background"]
 
 
-def test_an_object_is_missed_only_if_no_detection_could_be_mended_to_find_it():
+def test_an_object_is_missed_only_if_no_detection_can_be_fixed_to_match_it():
     objects = [(0, 0, BOX), (1, 1, BOX), (1, 2, FAR)]
-    found = [(0, 0, HALF_OFF, 0.9), (1, 0, BOX, 0.8)]
-    result = errors_of(objects, found)
+    detections = [(0, 0, HALF_OFF, 0.9), (1, 0, BOX, 0.8)]
+    result = errors_of(objects, detections)
     assert result.counts == {
         "classification": 1, "localization": 1, "both": 0,
         "duplicate": 0, "background": 0, "missed": 1,
@@ -84,11 +86,11 @@ def test_an_object_is_missed_only_if_no_detection_could_be_mended_to_find_it():
     assert result.per_class["class 2"]["missed"] == 1
 
 
-def test_mending_brings_what_can_be_worked_out_by_hand():
-    # Two objects of a class; one is found, and a surer detection of the other is out of place.
+def test_gains_equal_those_worked_out_by_hand():
+    # Two objects of a class: one is detected, the other by a better-scored box that is off.
     objects = [(0, 0, BOX), (1, 0, BOX)]
-    found = [(0, 0, BOX, 0.8), (1, 0, HALF_OFF, 0.9)]
-    result = errors_of(objects, found, classes=1)
+    detections = [(0, 0, BOX, 0.8), (1, 0, HALF_OFF, 0.9)]
+    result = errors_of(objects, detections, classes=1)
     assert result.ap50 == pytest.approx(100 * 51 * 0.5 / 101)
     assert result.gains["localization"] == pytest.approx(100 - result.ap50)
     assert result.gains["background"] == 0
@@ -96,12 +98,12 @@ def test_mending_brings_what_can_be_worked_out_by_hand():
     assert result.gains["false_negative"] == pytest.approx(50 - result.ap50)
 
 
-def test_only_the_surest_of_several_claims_is_mended():
+def test_of_detections_assigned_to_one_object_only_the_best_is_fixed():
     objects = [(0, 0, BOX)]
-    found = [(0, 0, HALF_OFF, 0.9), (0, 1, BOX, 0.95)]
-    result = errors_of(objects, found)
+    detections = [(0, 0, HALF_OFF, 0.9), (0, 1, BOX, 0.95)]
+    result = errors_of(objects, detections)
     assert result.gains["classification"] == pytest.approx(100)
-    # The wrong class is surer and would be mended, so a better place alone finds nothing.
+    # The wrong class is surer and would be mended, so a better location alone finds nothing.
     assert result.gains["localization"] == 0
 
 
@@ -113,7 +115,7 @@ def test_perfect_detections_have_no_errors():
     assert not any(result.gains.values())
 
 
-def test_with_nothing_found_all_is_missed():
+def test_without_detections_every_object_is_missed():
     result = errors_of([(0, 0, BOX)], [])
     assert result.ap50 == 0
     assert result.counts["missed"] == 1
@@ -129,15 +131,15 @@ def test_without_objects_there_is_no_ap_and_all_is_background():
 
 SIDE = st.integers(1, 60)
 BOXES = st.tuples(st.integers(0, 80), st.integers(0, 80), SIDE, SIDE).map(list)
-PLACES = (st.integers(0, 1), st.integers(0, 2), BOXES)
-OBJECTS = st.lists(st.tuples(*PLACES, st.sampled_from([False, False, False, True])), max_size=8)
-FOUND = st.lists(st.tuples(*PLACES, st.sampled_from([0.1, 0.3, 0.5, 0.8])), max_size=15)
+LOCATED = (st.integers(0, 1), st.integers(0, 2), BOXES)
+OBJECTS = st.lists(st.tuples(*LOCATED, st.sampled_from([False, False, False, True])), max_size=8)
+DETECTIONS = st.lists(st.tuples(*LOCATED, st.sampled_from([0.1, 0.3, 0.5, 0.8])), max_size=15)
 
 
 @quick
-@given(objects=OBJECTS, found=FOUND)
-def test_every_detection_has_one_kind_and_every_object_one_fate(objects, found):
-    truth, table = tables(objects, found)
+@given(objects=OBJECTS, detections=DETECTIONS)
+def test_every_detection_has_one_type_and_every_object_one_state(objects, detections):
+    truth, table = tables(objects, detections)
     errors = classify_errors(truth, table, images=truth.indices_of(None))
     result = compute_tide(truth, table, images=truth.indices_of(None))
     assert len(errors.rows) == (errors.types >= RIGHT).sum()
@@ -157,28 +159,30 @@ def test_every_detection_has_one_kind_and_every_object_one_fate(objects, found):
 
 
 @quick
-@given(objects=OBJECTS, found=FOUND)
-def test_the_ap_that_errors_are_weighed_by_is_cocos(objects, found):
-    truth, table = tables(objects, found)
+@given(objects=OBJECTS, detections=DETECTIONS)
+def test_the_ap50_of_tide_equals_that_of_coco(objects, detections):
+    truth, table = tables(objects, detections)
     assert compute_tide(truth, table, images=truth.indices_of(None)).ap50 == pytest.approx(
         compute_coco_metrics(truth, table).ap50, abs=1e-6, nan_ok=True
     )
 
 
 @quick
-@given(objects=OBJECTS, found=FOUND, threshold=st.sampled_from([0, 0.4, 0.9]))
-def test_every_object_and_every_sure_detection_is_in_the_confusion_once(objects, found, threshold):
-    truth, table = tables(objects, found)
+@given(objects=OBJECTS, detections=DETECTIONS, threshold=st.sampled_from([0, 0.4, 0.9]))
+def test_every_object_and_every_counted_detection_is_in_the_confusion_once(
+    objects, detections, threshold
+):
+    truth, table = tables(objects, detections)
     result = compute_confusion(
         truth, table, images=truth.indices_of(None), score_threshold=threshold
     )
     objects_by_class = np.bincount(truth.labels[~truth.crowd], minlength=3)
     assert result.counts[:-1].sum(axis=1).tolist() == objects_by_class.tolist()
-    sure = table.scores >= threshold
+    counted = table.scores >= threshold
     in_matrix = result.counts[:, :-1].sum(axis=0)
-    assert (in_matrix <= np.bincount(table.labels[sure], minlength=3)).all()
+    assert (in_matrix <= np.bincount(table.labels[counted], minlength=3)).all()
     if not truth.crowd.any():
-        assert in_matrix.sum() == sure.sum()
+        assert in_matrix.sum() == counted.sum()
     assert result.counts[-1, -1] == 0
     assert result.right.sum() == np.trace(result.counts[:-1, :-1])
     assert result.false.sum() == in_matrix.sum() - result.right.sum()
@@ -197,10 +201,10 @@ def test_a_detection_goes_to_an_object_of_its_own_category_first():
     assert counts.sum() == 2
 
 
-def made(seed):
-    """Eighty images with detections that are wrong in every way, none of them in a crowd."""
+def random_case(seed):
+    """Return 80 images with errors of all types and without crowds."""
     rng = np.random.default_rng(seed)
-    objects, found = [], []
+    objects, detections = [], []
     for image in range(80):
         for _ in range(rng.integers(0, 8)):
             box = np.array([*rng.uniform(0, 300, 2), *rng.uniform(10, 150, 2)])
@@ -210,14 +214,14 @@ def made(seed):
                 near = box + rng.normal(0, rng.choice([3, 15, 40]), 4)
                 near[2:] = np.maximum(near[2:], 2)
                 named = label if rng.random() < 0.7 else int(rng.integers(4))
-                found.append((image, named, near.tolist(), float(rng.random())))
+                detections.append((image, named, near.tolist(), float(rng.random())))
         for _ in range(3):
             box = [*rng.uniform(0, 300, 2), *rng.uniform(10, 150, 2)]
-            found.append((image, int(rng.integers(4)), box, float(rng.random())))
-    return objects, found
+            detections.append((image, int(rng.integers(4)), box, float(rng.random())))
+    return objects, detections
 
 
-# What tidecv 1.0.1, the paper's own program, says of the same boxes: AP50, counts, gains.
+# AP50, counts and gains of tidecv 1.0.1, the paper's own program, on the same boxes.
 TIDECV = {
     1: (
         10.639098723612722,
@@ -251,10 +255,10 @@ TIDECV = {
 
 
 @pytest.mark.parametrize("seed", TIDECV)
-def test_counts_and_gains_are_those_of_the_papers_own_program(seed, monkeypatch):
+def test_counts_and_gains_equal_those_of_tidecv(seed, monkeypatch):
     # Its recalls differ from COCO's in the last bit, which counts where one is met exactly.
     monkeypatch.setattr("detection.evaluation.tide.RECALLS", np.arange(101) / 100)
     ap50, counts, gains = TIDECV[seed]
-    result = errors_of(*made(seed), images=80, classes=4)
+    result = errors_of(*random_case(seed), images=80, classes=4)
     assert list(result.counts.values()) == counts
     assert [result.ap50, *result.gains.values()] == pytest.approx([ap50, *gains], abs=1e-9)
