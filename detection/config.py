@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from backbone.config import OPTIMIZERS, require_at_least
 
 BAD_BOXES = ("error", "drop")
+IMAGE_MODES = ("link", "copy", "none")
 EVALUATION_BACKENDS = ("hotcoco", "pycocotools")
 """The first is the default."""
 RENAMED_BACKENDS = {"faster-coco-eval": "hotcoco"}

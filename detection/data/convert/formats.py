@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from backbone.config import load_target
-from detection.config import BAD_BOXES, require_choice
+from detection.config import BAD_BOXES, IMAGE_MODES, require_choice
 
 if TYPE_CHECKING:
     from detection.data.convert.labels import LabeledSet
-
-IMAGE_MODES = ("link", "copy", "none")
 
 
 class AnnotationFormat(Protocol):

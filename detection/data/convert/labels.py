@@ -15,10 +15,9 @@ from typing import Any
 
 from PIL import Image
 
-from detection.config import BAD_BOXES
+from detection.config import BAD_BOXES, IMAGE_MODES
 from detection.data.coco import EDGE_PX, CategoryRow
 from detection.data.columns import Records, convert
-from detection.data.convert.formats import IMAGE_MODES
 
 logger = logging.getLogger(__name__)
 
