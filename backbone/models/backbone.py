@@ -21,15 +21,18 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from backbone.cells.architecture import Architecture
 from backbone.cells.genotype import Genotype
 from backbone.config import MIN_SIDE_PX, load_target
 from backbone.io.provenance import Provenance, fingerprint_file
+from backbone.io.text_tables import text_table
 from backbone.io.weights import load_tensors, read_metadata, read_weights, select_prefix
+from backbone.models.freezing import freeze_parameters, probe_stage_parameters
 from backbone.models.measurement import MapShape
-from backbone.models.normalization import NORMS, FrozenBatchNorm2d, convert_norm, frozen_copy
+from backbone.models.normalization import NORMS, convert_norm
 
 FAMILIES: Mapping[str, str] = MappingProxyType(
     {
@@ -46,9 +49,6 @@ LEVELS = ("c2", "c3", "c4", "c5")
 """Names of the maps at strides 4, 8, 16 and 32."""
 SPLIT_STRIDE = 16
 """Stride of the map at which ``Backbone.c4_split`` splits."""
-STEM_STRIDE = 4
-"""Stride at which the stem, the first stage of ``Backbone.freeze_stages``, ends."""
-PROBE_SIDE_PX = 64
 HALF = (0.5, 0.5, 0.5)
 BACKBONE_KIND, BACKBONE_PREFIX = "backbone", "backbone."
 """Kind of a ``backbone.safetensors`` and prefix of the backbone's tensors in it."""
@@ -325,7 +325,7 @@ class Backbone(nn.Module, ABC):
         out = tuple(maps) if out is None else tuple(out)
         missing = [level for level in out if level not in maps]
         if missing:
-            raise ValueError(f"{spec} has no maps {missing}; it has {sorted(maps)}")
+            raise ValueError(f"{spec} has no maps {missing}; it has only {sorted(maps)}")
         self.body = body
         self.spec = spec
         self.out = out
@@ -334,6 +334,8 @@ class Backbone(nn.Module, ABC):
         self.mean, self.std = tuple(mean), tuple(std)
         self.channels_last = frozenset(k for k, shape in maps.items() if shape.is_channels_last)
         """Levels whose maps the body returns as (B, H, W, C)."""
+        self.inexact = frozenset(k for k, shape in maps.items() if not shape.is_exact)
+        """Levels whose maps the body returns one row or column short."""
         self._mean: Tensor
         self._std: Tensor
         self.register_buffer("_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
@@ -346,10 +348,19 @@ class Backbone(nn.Module, ABC):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         maps = self.body(self.normalize(images))
-        return {
-            level: maps[level].permute(0, 3, 1, 2) if level in self.channels_last else maps[level]
-            for level in self.out
-        }
+        return {level: self._arranged(level, maps[level], images) for level in self.out}
+
+    def _arranged(self, level: str, features: Tensor, images: Tensor) -> Tensor:
+        """Return a map as (B, C, H / stride, W / stride): permuted, and padded if it is short."""
+        if level in self.channels_last:
+            features = features.permute(0, 3, 1, 2)
+        if level in self.inexact:
+            short = [
+                max(image_side // self.strides[level] - side, 0)
+                for image_side, side in zip(images.shape[2:], features.shape[2:], strict=True)
+            ]
+            features = F.pad(features, (0, short[1], 0, short[0]), mode="replicate")
+        return features
 
     def normalize(self, images: Tensor) -> Tensor:
         """Convert images, (B, 3, H, W) in [0, 1], to the range that the body's weights expect."""
@@ -383,45 +394,11 @@ class Backbone(nn.Module, ABC):
         """
         if num_stages == 0:
             return
-        parameters = self._stage_parameters(num_stages)
-        for parameter in self.body.parameters():
-            if id(parameter) in parameters:
-                parameter.requires_grad = False
-        for parent in list(self.body.modules()):
-            for name, child in parent.named_children():
-                is_frozen = isinstance(child, FrozenBatchNorm2d)
-                is_norm = isinstance(child, nn.BatchNorm2d | nn.SyncBatchNorm)
-                if is_norm and not is_frozen and id(child.weight) in parameters:
-                    setattr(parent, name, frozen_copy(child))
+        freeze_parameters(self.body, self._stage_parameters(num_stages))
 
     def _stage_parameters(self, num_stages: int) -> set[int]:
-        """Return the ids of the first stages' parameters: those on which a stage's map depends."""
-        sides: dict[int, int] = {}
-
-        def record_side(module: nn.Module, _: object, output: object) -> None:
-            if isinstance(output, Tensor) and output.ndim == 4:
-                # Probe images are square; so are maps, in either layout.
-                side = output.shape[-2]
-                sides.update((id(p), side) for p in module.parameters(recurse=False))
-
-        was_training = self.body.training
-        hooks = [module.register_forward_hook(record_side) for module in self.body.modules()]
-        with torch.enable_grad():
-            maps = self.body.eval()(torch.zeros(1, 3, PROBE_SIDE_PX, PROBE_SIDE_PX))
-        for hook in hooks:
-            hook.remove()
-        self.body.train(was_training)
-        check_num_stages(num_stages, last=max(int(level.removeprefix("c")) for level in maps))
-        trained = [p for p in self.body.parameters() if p.requires_grad]
-        level = min(level for level in maps if int(level.removeprefix("c")) >= num_stages)
-        # A parameter has a gradient exactly if the map depends on it.
-        gradients = torch.autograd.grad(maps[level].sum(), trained, allow_unused=True)
-        in_stem = {p for p, side in sides.items() if side > PROBE_SIDE_PX // STEM_STRIDE}
-        return {
-            id(parameter)
-            for parameter, gradient in zip(trained, gradients, strict=True)
-            if gradient is not None and (num_stages > 1 or id(parameter) in in_stem)
-        }
+        """Return the ids of the first stages' parameters."""
+        return probe_stage_parameters(self.body, num_stages)
 
     def c4_split(self) -> C4Split:
         """Return the two parts before and after the map at stride 16.
@@ -439,7 +416,7 @@ class Backbone(nn.Module, ABC):
         twin = self.spec.build_meta(out=self.out)
         maps = twin(torch.empty(1, 3, side_px, side_px, device="meta"))
         rows = [(k, shape_text(m), str(twin.strides[k])) for k, m in maps.items()]
-        return format_table([("map", "output", "stride"), *rows])
+        return text_table(("map", "output", "stride"), rows)
 
     def checkpoint_activations(self) -> None:
         """Keep few activations in training and recompute the rest in the backward pass.
@@ -491,24 +468,6 @@ class C4Split(ABC):
         """
 
 
-def check_num_stages(num_stages: int, *, last: int) -> None:
-    """Raise a ValueError if there are fewer than ``num_stages`` stages."""
-    if num_stages > last:
-        raise ValueError(
-            f"frozen_stages must be at most {last}, the stem and the stages that end in maps, "
-            f"not {num_stages}"
-        )
-
-
 def shape_text(features: Tensor) -> str:
     """Return the shape of a map (B, C, H, W) as ``C x H x W``."""
     return " x ".join(str(size) for size in features.shape[1:])
-
-
-def format_table(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of equal length as lines with aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )

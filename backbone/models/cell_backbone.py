@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from backbone.cells.architecture import Architecture
 from backbone.cells.genotype import Genotype
 from backbone.cells.published import CONVENTIONS, PUBLISHED
+from backbone.io.text_tables import text_table
 from backbone.models.backbone import (
     FAMILIES,
     SPLIT_STRIDE,
     Backbone,
     BackboneSpec,
     C4Split,
-    check_num_stages,
-    format_table,
     shape_text,
 )
 from backbone.models.cell_network import CellNetwork, NetworkConfig, first_filters
+from backbone.models.freezing import check_num_stages
 from backbone.models.measurement import MapShape
 
 SPEC_FORMS = (
@@ -165,7 +165,7 @@ class CellBackbone(Backbone):
         images = torch.empty(1, 3, side_px, side_px, device="meta")
         assert isinstance(twin, CellBackbone)
         header = ("stage", "output", "parameters", "map")
-        return format_table([header, *_stage_rows(twin, images)])
+        return text_table(header, list(_stage_rows(twin, images)))
 
 
 def _stage_rows(backbone: CellBackbone, images: Tensor) -> Iterator[tuple[str, str, str, str]]:

@@ -52,6 +52,9 @@ def measure_maps(
     Args:
         model: normalized images (B, 3, H, W) to its outputs by name or index.
         device: the model's.
+
+    Raises:
+        ValueError: if there are no such maps; the message has the shapes of the last outputs.
     """
     with torch.no_grad():
         small, large = (
@@ -63,7 +66,11 @@ def measure_maps(
             for size in MEASURED_SIZES
         )
     shapes = {key: _map_shape(small[key], large[key]) for key in small if key in large}
-    return {key: shape for key, shape in shapes.items() if shape is not None}
+    maps = {key: shape for key, shape in shapes.items() if shape is not None}
+    if not maps:
+        (height, width), last = MEASURED_SIZES[0], [tuple(shape) for shape in small.values()][-4:]
+        raise ValueError(f"for an image of {height} x {width} px its last outputs have {last}")
+    return maps
 
 
 def _map_shape(small: torch.Size, large: torch.Size) -> MapShape | None:
@@ -76,9 +83,9 @@ def _map_shape(small: torch.Size, large: torch.Size) -> MapShape | None:
         sides = [shape[axis] for shape in (small, large) for axis in (rows, columns)]
         for stride in LEVEL_STRIDES.values():
             expected = [side // stride for size in MEASURED_SIZES for side in size]
-            errors = [abs(side - e) for side, e in zip(sides, expected, strict=True)]
-            if max(errors) <= 1:
-                return MapShape(small[channel], stride, max(errors) == 0, is_channels_last)
+            short = [e - side for side, e in zip(sides, expected, strict=True)]
+            if min(short) >= 0 and max(short) <= 1:
+                return MapShape(small[channel], stride, max(short) == 0, is_channels_last)
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, ClassVar, Self
@@ -33,8 +33,8 @@ with hidden_package("wandb"):  # timm imports it where it is installed, unasked
 logger = logging.getLogger(__name__)
 
 SIZE_OPTIONS: tuple[Mapping[str, Any], ...] = (
-    {},
     {"dynamic_img_size": True, "dynamic_img_pad": True},
+    {},
     {"dynamic_img_size": True},
     {"strict_img_size": False},
 )
@@ -120,26 +120,42 @@ def measure_model(name: str) -> MeasuredModel:
                     model, indices = _create_with_all_maps(name, options)
                     shapes = measure_maps(partial(_numbered_maps, model, indices), device=device)
             except Exception as error:  # models raise anything where they fail
-                problem = problem or f"{type(error).__name__}: {error}".partition("\n")[0]
+                if not options or not isinstance(error, TypeError):  # the model has the option
+                    problem = str(error).partition("\n")[0] or type(error).__name__
                 continue
             return _choose_maps(name, model, options, shapes)
+        if _runs_at_own_size(name, device):
+            break
     raise ValueError(
-        f"timm:{name} gives no feature maps for images of any size ({problem}); choose another "
-        "model, such as timm:resnet50"
+        f"timm:{name} gives no feature maps at strides 4, 8, 16 or 32 for images of any size "
+        f"({problem}); choose another model, such as timm:resnet50"
     )
+
+
+def _runs_at_own_size(name: str, device: str) -> bool:
+    """Return whether a model can be measured on a device, if images have its one size."""
+    size: Any = timm.get_pretrained_cfg(name)
+    try:
+        with measuring(device), torch.no_grad():
+            model = timm.create_model(name, features_only=True).eval()
+            model(torch.zeros(1, *size.input_size))
+    except Exception:  # models raise anything where they fail
+        return False
+    return True
 
 
 def _create_with_all_maps(
     name: str, options: Mapping[str, Any]
 ) -> tuple[nn.Module, tuple[int, ...]]:
-    """Return a model that returns all its maps, and their indices."""
+    """Return a model that returns all the maps that it can, and their indices."""
     model = timm.create_model(name, features_only=True, **options)
     info: Any = model.feature_info
     every = tuple(range(len(info.info)))
     indices = tuple(index % len(every) for index in info.out_indices)
     if indices != every:
-        model = timm.create_model(name, features_only=True, out_indices=every, **options)
-        indices = every
+        with suppress(Exception):  # some models state maps that they cannot return
+            model = timm.create_model(name, features_only=True, out_indices=every, **options)
+            indices = every
     return model.eval(), indices
 
 
@@ -151,8 +167,6 @@ def _choose_maps(
     name: str, model: nn.Module, options: Mapping[str, Any], shapes: Mapping[int, MapShape]
 ) -> MeasuredModel:
     maps = deepest_maps(shapes)
-    if not maps:
-        raise ValueError(f"timm:{name} gives no feature maps at strides 4, 8, 16 or 32")
     for level, (index, shape) in maps.items():
         info: Any = model.feature_info
         stated = info.info[index]["reduction"], info.info[index]["num_chs"]
@@ -200,7 +214,7 @@ class TimmBackbone(Backbone):
 
     def c4_split(self) -> C4Split:
         is_sequential = isinstance(self.body.model, FeatureListNet)
-        if not is_sequential or self.channels_last & {"c4", "c5"}:
+        if not is_sequential or (self.channels_last | self.inexact) & {"c4", "c5"}:
             return super().c4_split()
         return TimmC4Split(self)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,8 +21,6 @@ from backbone.models.measurement import (
     measure_maps,
     measuring,
 )
-
-logger = logging.getLogger(__name__)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -94,18 +92,21 @@ def measure_model(name: str) -> dict[str, tuple[str, MapShape]]:
                 extractor = create_feature_extractor(model, nodes).eval()
                 maps = deepest_maps(measure_maps(extractor, device=device))
         except Exception as error:  # models raise anything where they fail
-            problem = problem or f"{type(error).__name__}: {error}".partition("\n")[0]
+            problem = problem or str(error).partition("\n")[0] or type(error).__name__
             continue
-        if not maps:
-            raise ValueError(f"torchvision:{name} gives no feature maps at strides 4, 8, 16 or 32")
         return maps
     raise ValueError(
-        f"torchvision:{name} gives no feature maps for images of any size ({problem}); choose "
-        "another model, such as torchvision:resnet50"
+        f"torchvision:{name} gives no feature maps at strides 4, 8, 16 or 32 for images of any "
+        f"size ({problem}); choose another model, such as torchvision:resnet50"
     )
 
 
 def create_model(name: str, *, pretrained: bool) -> nn.Module:
     """Create a classification model with released weights, or with random ones."""
-    model: nn.Module = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
+    with warnings.catch_warnings():
+        # GoogLeNet and Inception announce that their initialization may change.
+        warnings.simplefilter("ignore", FutureWarning)
+        model: nn.Module = torchvision.models.get_model(
+            name, weights="DEFAULT" if pretrained else None
+        )
     return model
