@@ -17,7 +17,7 @@ from backbone.models.backbone import build_backbone
 from backbone.models.checkpoint import load_backbone
 from backbone.models.classifier import Classifier
 from detection.data.coco import CocoTable
-from detection.engine.scoring import load_results_file
+from detection.engine.evaluate import load_results_file
 from detection.evaluation.files import StoredEvaluation
 from detection.evaluation.report import ReportOptions
 from detection.models.checkpoint import load_detector

@@ -26,7 +26,7 @@ from detection.config import (
 )
 
 if TYPE_CHECKING:
-    from detection.engine.scoring import DetectionsWithTruth
+    from detection.engine.evaluate import DetectionsWithTruth
 
 TASKS = ("detection", "localization")
 
@@ -90,7 +90,7 @@ def main(run: Run[Args]) -> None:
 def evaluate(args: Args, out: Path, *, rank: int) -> None:
     """Evaluate the detector or the results file; the first process writes and prints."""
     from detection.data.coco import CocoTable
-    from detection.engine.scoring import detect_with_file, load_results_file, save_results_file
+    from detection.engine.evaluate import detect_with_file, load_results_file, save_results_file
 
     annotations = CocoTable.load(args.annotations, bad_boxes=args.bad_boxes)
     if args.results:

@@ -50,9 +50,9 @@ class Args(InferenceConfig):
 def main(run: Run[Args]) -> None:
     import torch
 
-    from detection.engine.predict import find_images, predict_images
-    from detection.engine.tta import Vision
-    from detection.engine.video import FrameChoice, is_video, predict_video
+    from detection.engine.predict import find_images, predict_files
+    from detection.engine.tta import TestTimeAugmentation
+    from detection.engine.video import FrameSelection, is_video, predict_video
     from detection.models.checkpoint import load_detector
 
     args = run.args
@@ -60,11 +60,9 @@ def main(run: Run[Args]) -> None:
     paths = find_images(args.images) if is_images else []
     detector, info = load_detector(args.weights, inference=args)
     detector.to("cuda" if torch.cuda.is_available() else "cpu")
-    vision = Vision.of(info, args)
+    tta = TestTimeAugmentation.from_config(info, args)
     if is_images:
-        done = predict_images(
-            detector, info, paths, run.out, vision=vision, batch_size=args.batch_size
-        )
+        done = predict_files(detector, info, paths, run.out, tta=tta, batch_size=args.batch_size)
         run.finish()
         print(f"{len(paths) - len(done.broken)} images: {done.path}")
         if done.broken:
@@ -75,10 +73,10 @@ def main(run: Run[Args]) -> None:
         info,
         args.images,
         run.out,
-        vision=vision,
-        choice=FrameChoice(
+        tta=tta,
+        selection=FrameSelection(
             every_nth=args.every_nth,
-            most=args.max_frames,
+            max_frames=args.max_frames,
             batch_size=args.batch_size,
         ),
     )

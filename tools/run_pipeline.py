@@ -228,8 +228,8 @@ def train(
     from backbone.models.backbone import build_backbone
     from backbone.profile.complexity import measure_cost
     from backbone.training.pretrain import pretrain_backbone
-    from detection.engine.showcase import draw_showcase
     from detection.engine.train import train_detector
+    from detection.engine.visualize import draw_showcase
     from detection.evaluation.summary import BackboneResult, headline
 
     name, spec, out = run.name, run.spec, run.out

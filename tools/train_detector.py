@@ -37,8 +37,8 @@ class Args(TrainDetectorConfig):
 
 @tool(Args)
 def main(run: Run[Args]) -> None:
-    from detection.engine.showcase import draw_showcase
     from detection.engine.train import train_detector
+    from detection.engine.visualize import draw_showcase
     from detection.evaluation.summary import describe_metrics, headline
 
     args, out = run.args, run.out

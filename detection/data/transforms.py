@@ -1,4 +1,9 @@
-"""Resizing and augmentation of images and boxes, determined by the seed of the example."""
+"""Resizing and random augmentation of an image and its boxes, as a function of a seed.
+
+The operations are those of ``torchvision.transforms.v2.functional`` on ``tv_tensors``. Its random
+transforms are not used: they draw from torch's global generator, and ``RandomShortestSize`` rounds
+sides down where both libraries' detectors were trained with rounding to the nearest pixel.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +11,32 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as F
+from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
 
 from detection.config import DetectionDataConfig, DetectorRecipe
 from detection.structures import Target
 
+MIN_BOX_SIDE_PX = 1e-6
+"""Boxes with a shorter side are dropped after a crop."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
-    """Random resize, jitter and flips; see ``DetectorRecipe`` for the fields."""
+    """Resizing, crop and flips of an image; see ``DetectorRecipe`` for the fields."""
 
     shortest_sides_px: tuple[int, ...]
-    """Choices for the shorter side; one is drawn for each image."""
+    """One of these is drawn for each image."""
     longest_side_px: int
     jitter: tuple[float, float] | None = None
-    """Minimum and maximum scale of large-scale jitter, which replaces the choice of sides."""
+    """Minimum and maximum scale of large-scale jitter, which replaces ``shortest_sides_px``."""
     jitter_side_px: int = 0
     horizontal_flip: bool = False
     vertical_flip: bool = False
 
     @classmethod
     def of_training(cls, data: DetectionDataConfig, recipe: DetectorRecipe) -> Augmentation:
-        """Return the augmentation of a recipe; the side of the data is the default."""
+        """Return the augmentation of a recipe, with the data's own sides if it has none."""
         return cls(
             shortest_sides_px=tuple(recipe.shortest_sides_px) or (data.shortest_side_px,),
             longest_side_px=data.longest_side_px,
@@ -41,77 +50,84 @@ class Augmentation:
 
     @classmethod
     def none(cls, data: DetectionDataConfig) -> Augmentation:
-        """Return the resize of evaluation, without augmentation."""
+        """Return the resizing of evaluation."""
         return cls(shortest_sides_px=(data.shortest_side_px,), longest_side_px=data.longest_side_px)
 
     def __call__(
         self, pixels: Tensor, target: Target, *, seed: int | None
     ) -> tuple[Tensor, Target]:
-        """Return the transformed image and its objects in the pixels of that image.
+        """Return the input of the detector, and the objects in its pixels.
 
         Args:
             pixels: (3, H, W) uint8.
-            target: objects in its pixels.
+            target: objects in the pixels of the image.
             seed: seed of the random choices; None makes none and takes the first of the sides.
 
         Returns:
             (3, h, w) float32 in [0, 1]. A crop may leave fewer objects, or none.
         """
         generator = torch.Generator().manual_seed(seed or 0)
-        drawn = torch.rand(5, generator=generator).tolist()
+        draws = torch.rand(5, generator=generator).tolist()
+        boxes = BoundingBoxes(
+            target.boxes,
+            format=BoundingBoxFormat.XYXY,
+            canvas_size=(pixels.shape[-2], pixels.shape[-1]),
+        )
+        labels = target.labels
         if self.jitter is not None and seed is not None:
-            image, target = self._jitter(pixels, target, drawn[2:])
+            image, boxes, kept = self._jitter(pixels, boxes, draws[2:])
+            labels = labels[kept]
         else:
             sides = self.shortest_sides_px
-            side = sides[int(drawn[2] * len(sides))] if seed is not None else sides[0]
-            image, scale = resize_image(pixels, shortest=side, longest=self.longest_side_px)
-            target = _scaled(target, scale)
-        if seed is None:
-            return image, target
-        return self._flip(image, target, horizontal=drawn[0] < 0.5, vertical=drawn[1] < 0.5)
+            side = sides[int(draws[2] * len(sides))] if seed is not None else sides[0]
+            image, _ = resize_image(pixels, shortest=side, longest=self.longest_side_px)
+            boxes = F.resize(boxes, list(image.shape[-2:]))
+        if seed is not None and self.horizontal_flip and draws[0] < 0.5:
+            image, boxes = F.horizontal_flip(image), F.horizontal_flip(boxes)
+        if seed is not None and self.vertical_flip and draws[1] < 0.5:
+            image, boxes = F.vertical_flip(image), F.vertical_flip(boxes)
+        return image, Target(boxes.as_subclass(Tensor), labels)
 
-    def _jitter(self, pixels: Tensor, target: Target, drawn: list[float]) -> tuple[Tensor, Target]:
-        """Scale by a random factor and crop a random window if the image is too large.
+    def _jitter(
+        self, pixels: Tensor, boxes: BoundingBoxes, draws: list[float]
+    ) -> tuple[Tensor, BoundingBoxes, Tensor]:
+        """Scale by a random factor and crop a random window, as far as the image goes.
 
-        A factor of 1 makes the longer side ``jitter_side_px`` long (Ghiasi et al. 2021, "Simple
-        copy-paste", appendix: scales 0.1 to 2.0 at 1024 pixels). Smaller images are not padded
-        here, since batches are.
+        The factor 1 makes the longer side ``jitter_side_px`` long (Ghiasi et al. 2021, "Simple
+        copy-paste", appendix; scales 0.1 to 2.0 at 1024 pixels). Smaller images are not padded
+        here, because batches are padded anyway.
+
+        Returns:
+            The image, the boxes that are left, and whether each box is.
         """
         assert self.jitter is not None
         low, high = self.jitter
-        longest = max(round(self.jitter_side_px * (low + (high - low) * drawn[0])), 1)
-        image, scale = resize_image(pixels, shortest=longest, longest=longest)
-        target = _scaled(target, scale)
+        longest = max(round(self.jitter_side_px * (low + (high - low) * draws[0])), 1)
+        image, _ = resize_image(pixels, shortest=longest, longest=longest)
+        boxes = F.resize(boxes, list(image.shape[-2:]))
         height, width = image.shape[-2:]
         side = self.jitter_side_px
         top, left = (
-            int(fraction * (max(length - side, 0) + 1))
-            for fraction, length in zip(drawn[1:], (height, width), strict=True)
+            int(draw * (max(length - side, 0) + 1))
+            for draw, length in zip(draws[1:], (height, width), strict=True)
         )
-        return crop(image, target, top=top, left=left, side=side)
-
-    def _flip(
-        self, image: Tensor, target: Target, *, horizontal: bool, vertical: bool
-    ) -> tuple[Tensor, Target]:
-        x1, y1, x2, y2 = target.boxes.unbind(1)
-        if self.horizontal_flip and horizontal:
-            image = image.flip(-1)
-            x1, x2 = image.shape[-1] - x2, image.shape[-1] - x1
-        if self.vertical_flip and vertical:
-            image = image.flip(-2)
-            y1, y2 = image.shape[-2] - y2, image.shape[-2] - y1
-        return image, Target(torch.stack([x1, y1, x2, y2], dim=1), target.labels)
+        window = (top, left, min(side, height - top), min(side, width - left))
+        boxes = F.clamp_bounding_boxes(F.crop(boxes, *window))
+        boxes, kept = F.sanitize_bounding_boxes(
+            boxes, min_size=MIN_BOX_SIDE_PX, min_area=MIN_BOX_SIDE_PX**2
+        )
+        return F.crop(image, *window), boxes, kept
 
 
 def resize_image(
     image: Tensor, *, shortest: int, longest: int
 ) -> tuple[Tensor, tuple[float, float]]:
-    """Resize so that the shorter side is ``shortest``, unless the longer would pass ``longest``.
+    """Resize so that the shorter side is ``shortest`` unless the longer would exceed ``longest``.
 
     Args:
         image: (3, H, W) uint8.
-        shortest: length of the shorter side, in pixels.
-        longest: maximum length of the longer side, in pixels.
+        shortest: pixels.
+        longest: pixels.
 
     Returns:
         (3, h, w) float32 in [0, 1], and h / H and w / W.
@@ -119,28 +135,5 @@ def resize_image(
     height, width = image.shape[-2:]
     scale = min(shortest / min(height, width), longest / max(height, width))
     new_height, new_width = max(round(height * scale), 1), max(round(width * scale), 1)
-    pixels = image.float().div_(255)
-    if (new_height, new_width) != (height, width):
-        pixels = F.interpolate(
-            pixels[None], (new_height, new_width), mode="bilinear", antialias=True
-        )[0]
+    pixels = F.resize(image.float().div_(255), [new_height, new_width], antialias=True)
     return pixels, (new_height / height, new_width / width)
-
-
-def crop(image: Tensor, target: Target, *, top: int, left: int, side: int) -> tuple[Tensor, Target]:
-    """Crop a square window, which ends where the image does.
-
-    Boxes are clipped to the window; those without area in it are dropped.
-    """
-    window = image[:, top : top + side, left : left + side]
-    boxes = target.boxes - torch.tensor([left, top, left, top], dtype=torch.float32)
-    limits = torch.tensor([window.shape[-1], window.shape[-2]] * 2, dtype=torch.float32)
-    boxes = boxes.clamp(min=0).minimum(limits)
-    kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    return window, Target(boxes[kept], target.labels[kept])
-
-
-def _scaled(target: Target, scale: tuple[float, float]) -> Target:
-    scale_y, scale_x = scale
-    factors = torch.tensor([scale_x, scale_y, scale_x, scale_y], dtype=torch.float32)
-    return Target(target.boxes * factors, target.labels)

@@ -1,4 +1,4 @@
-"""Try a training's set-up on one batch, within a minute, before days are spent on it."""
+"""Sanity-check a training setup by overfitting one batch."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from detection.data.dataset import collate, load_splits
 from detection.engine.config import TrainDetectorConfig
 from detection.engine.train import build_new_detector
 from detection.engine.train_step import (
+    autocast,
+    autocast_dtype,
     build_schedule,
     scale_recipe,
     seed_step,
@@ -28,36 +30,36 @@ from detection.structures import DetectionBatch, batch_images
 MAX_STEPS = 60
 MAX_SECONDS = 45.0
 FULL_STEPS = 2
-"""Steps with the whole batch, which time and memory are taken from."""
+"""Number of steps with the whole batch, from which time and memory are measured."""
 WANTED_STEPS = 25
-"""A batch with which fewer are possible in the time is made smaller."""
+"""The batch is reduced if fewer steps fit into the time."""
 MIN_STEPS = 12
 WARMUP_STEPS = 5
-FALL = 0.8
+MAX_LOSS_RATIO = 0.8
 """The last losses must be below this multiple of the first ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What came out of a trial of a set-up."""
+    """Result of a dry run."""
 
     faults: tuple[str, ...]
-    """What is wrong, in a sentence each; empty: the set-up is sound."""
+    """What is wrong, one sentence each; empty if the setup is sound."""
     losses: tuple[float, ...]
-    """The whole loss at every step on the same images."""
+    """Total loss of every step, all on the same images."""
     maps: dict[str, tuple[int, ...]]
     """Level -> shape (B, C, H, W) of the backbone's map."""
     objects: int
-    """In the batch."""
+    """Number of objects in the batch."""
     seconds_per_step: float
-    """With the whole batch, without evaluation and reading of images."""
+    """Seconds per step with the whole batch, without evaluation and image reading."""
     hours: float
-    """What the whole training would take at that speed."""
+    """Estimated hours of the whole training at that speed."""
     peak_bytes: int
-    """Of this process, or of the GPU."""
+    """Peak memory of this process, or of the GPU."""
 
     def describe(self) -> str:
-        """Say it in a few lines."""
+        """Return the result as a few lines of text."""
         maps = ", ".join(f"{level} {list(shape)}" for level, shape in self.maps.items())
         lines = [
             f"maps: {maps}",
@@ -65,27 +67,27 @@ class DryRun:
             f"loss: {self.losses[0]:.3f} at first, {self.losses[-1]:.3f} after "
             f"{len(self.losses)} steps on the same images",
             f"step: {self.seconds_per_step:.2f} s, {self.peak_bytes / 2**30:.2f} GiB; "
-            f"whole training: {_say_hours(self.hours)} without reading images and evaluation",
+            f"whole training: {_format_hours(self.hours)} without image reading and evaluation",
         ]
         if self.faults:
             return "\n".join([*lines, *(f"WRONG: {fault}" for fault in self.faults)])
         return "\n".join([*lines, "sound: shapes fit, every weight learns, the loss falls"])
 
 
-def _say_hours(hours: float) -> str:
+def _format_hours(hours: float) -> str:
     return f"{hours:.1f} h" if hours >= 2 else f"{60 * hours:.0f} min"
 
 
 def try_training(config: TrainDetectorConfig, *, progress: bool = True) -> DryRun:
-    """Overfit the first batch of a training and say whether the set-up is sound.
+    """Overfit the first batch of a training and check that the setup is sound.
 
-    The optimizer and its rates are the recipe's, after a short warm-up of their own; images are
+    The optimizer and its learning rates are those of the recipe, after a short warm-up; images are
     not augmented. Nothing is written.
 
     Raises:
         FileNotFoundError: if the spec's file or the data are missing.
-        ValueError: if the spec names nothing, or annotations or an image are wrong.
-        ImportError: if the engine is not installed.
+        ValueError: if the spec, the precision, annotations or an image are invalid.
+        ImportError: if the detector needs detectron2 and that is not installed.
     """
     train, _ = load_splits(config.data, config.recipe)
     recipe = scale_recipe(config.recipe, world_size=world_size())
@@ -115,10 +117,12 @@ def _overfit(
     *,
     progress: bool,
 ) -> tuple[list[float], float, list[str]]:
-    """Return the losses, the seconds of a whole step, and the names of what had no gradient."""
+    """Return the losses, the seconds of a whole step, and the names of weights without gradient."""
     optimizer, schedule = build_schedule(detector, recipe)
     unmoved = {name: p for name, p in detector.named_parameters() if p.requires_grad}
     device = next(iter(unmoved.values())).device
+    is_half = autocast_dtype(device, config.precision) == torch.float16
+    scaler = torch.amp.GradScaler(device.type, enabled=is_half)
     losses: list[float] = []
     times: list[float] = []
     full_seconds = 0.0
@@ -126,15 +130,16 @@ def _overfit(
         while len(losses) < MAX_STEPS and (sum(times) < MAX_SECONDS or len(losses) < MIN_STEPS):
             start = time.monotonic()
             seed_step(config.seed, len(losses), device=device)
-            half = config.precision != "32-true"
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            with autocast(device, config.precision):
                 loss, _ = total_loss(detector, batch, step=len(losses))
-            torch.autograd.backward(loss)
+            torch.autograd.backward(scaler.scale(loss))
             losses.append(loss.item())
             unmoved = {n: p for n, p in unmoved.items() if not _has_gradient(p)}
             if recipe.gradient_clip:
+                scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(list(detector.parameters()), recipe.gradient_clip)
-            optimizer.step()
+            scaler.step(optimizer)
+            scaler.update()
             optimizer.zero_grad()
             schedule.step()
             times.append(time.monotonic() - start)
@@ -147,9 +152,9 @@ def _overfit(
 
 
 def _affordable(batch: DetectionBatch, *, seconds: float) -> DetectionBatch:
-    """Return as many of a batch's images as can be learnt in the time; the first have objects."""
-    share = MAX_SECONDS / (WANTED_STEPS * seconds)
-    kept = max(min(int(len(batch) * share), len(batch)), 1)
+    """Return as many images of a batch as fit into the time; the first ones have objects."""
+    fraction = MAX_SECONDS / (WANTED_STEPS * seconds)
+    kept = max(min(int(len(batch) * fraction), len(batch)), 1)
     return DetectionBatch(
         batch.images[:kept],
         batch.targets[:kept],
@@ -171,7 +176,7 @@ def _faults(losses: Sequence[float], unmoved: Sequence[str], batch: DetectionBat
         faults.append(f"{len(unmoved)} weights had no gradient at any step: {names}")
     few = max(len(losses) // 10, 1)
     first, last = (sum(part) / few for part in (losses[:few], losses[-few:]))
-    if not last < FALL * first:
+    if not last < MAX_LOSS_RATIO * first:
         faults.append(
             f"the loss on one batch went from {first:.3f} to {last:.3f} in {len(losses)} steps; "
             "it should fall clearly: look at recipe.learning_rate and the boxes"

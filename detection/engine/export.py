@@ -1,7 +1,7 @@
-"""A trained detector as a file that runs without this program, written only if it is as good.
+"""Export a trained detector to a file that runs without nasdet, if its AP is as good.
 
 An ONNX file takes one image of a fixed size: resized as in training, then padded with zeros below
-and to the right. It gives boxes (N, 4) in that image's pixels, scores (N,) and labels (N,).
+and to the right. It returns boxes (N, 4) in the pixels of that image, scores (N,) and labels (N,).
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ from detection.structures import SIZE_DIVISOR, Detections
 
 FORMATS = {"onnx": "detector.onnx", "torch": "backbone.pt2"}
 MAX_DROP = 0.1
-"""A file whose AP, in percent, is lower than the original's by this much or more is not written."""
+"""Drop of AP, in percent, from which on a file is not written."""
 
 Detect = Callable[[Tensor], Detections]
-"""Finds objects in (1, 3, H, W) in [0, 1]."""
+"""Maps an image (1, 3, H, W) in [0, 1] to detections."""
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
-    """A file, and what it was held against."""
+class ExportedDetector:
+    """An exported model and its validation result."""
 
     path: Path
     height_px: int
     width_px: int
     ap: float
-    """Of the file on the images it was held against, in percent."""
+    """AP of the file on the validation images, in percent."""
     original_ap: float
-    """Of the detector itself, on the same input."""
+    """AP of the detector itself on the same input, in percent."""
     images: int
-    """How many they were."""
+    """Number of validation images."""
 
 
 class OneImage(nn.Module):
-    """A detector for batches of one image, as a network from tensor to tensors."""
+    """Adapter of a detector for batches of one image, from a tensor to tensors."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -64,8 +64,8 @@ class OneImage(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map (1, 3, H, W) to boxes (N, 4), scores (N,) and labels (N,)."""
-        (found,) = self.detector.predict([images[0]])
-        return found.boxes, found.scores, found.labels
+        (detections,) = self.detector.predict([images[0]])
+        return detections.boxes, detections.scores, detections.labels
 
 
 def export_detector(
@@ -76,22 +76,22 @@ def export_detector(
     image_root: Path,
     file_format: str,
     progress: bool = True,
-) -> Exported:
-    """Write a detector as ONNX, or its backbone by ``torch.export``, and a JSON about it.
+) -> ExportedDetector:
+    """Export a detector to ONNX, or its backbone with ``torch.export``, with a JSON of metadata.
 
     Args:
-        weights: a ``detector.safetensors``; for ONNX one of the torchvision engine.
+        weights: a ``detector.safetensors``; for ONNX, torchvision's Faster R-CNN.
         out_dir: the folder to write to.
-        annotations: of the images that the file is held against.
-        image_root: their folder.
+        annotations: COCO table of the validation images.
+        image_root: folder of the validation images.
         file_format: ``onnx`` or ``torch``.
-        progress: whether to show a bar.
+        progress: whether to show a progress bar.
 
     Raises:
         FileNotFoundError: if something is missing.
-        ValueError: if the file's AP is lower by ``MAX_DROP`` or more, then nothing is written; if
-            the engine cannot be exported; or the detector knows other categories.
-        ImportError: if ONNX's packages are not installed.
+        ValueError: if the file's AP is lower by ``MAX_DROP`` or more (nothing is written then), the
+            detector cannot be exported, or it was trained on other categories.
+        ImportError: if the packages for ONNX are not installed.
     """
     if file_format not in FORMATS:
         raise ValueError(f"unknown file_format {file_format!r}; choose from {sorted(FORMATS)}")
@@ -121,19 +121,19 @@ def export_detector(
                 f"the file's AP is {aps[1]:.2f} % and the detector's {aps[0]:.2f} % on the same "
                 f"{len(dataset)} images; it is not written"
             )
-    exported = Exported(path, side, side, aps[1], aps[0], len(dataset))
-    _write_about(exported, info, weights)
+    exported = ExportedDetector(path, side, side, aps[1], aps[0], len(dataset))
+    _write_metadata(exported, info, weights)
     return exported
 
 
 def _check(weights: Path, info: DetectorInfo, annotations: CocoTable, file_format: str) -> None:
     if file_format == "onnx":
         require_onnx()
-        # RetinaNet's traced file gave other numbers of boxes than the detector.
+        # The traced RetinaNet returned other numbers of boxes than the detector.
         if type(info.config) is not TorchvisionFasterRCNNConfig:
             raise ValueError(
-                f"{weights} is a {type(info.config).__name__}; only Faster R-CNN of torchvision's "
-                "engine goes to ONNX; export its backbone (file_format=torch), or train with "
+                f"{weights} is a {type(info.config).__name__}; only torchvision's Faster R-CNN can "
+                "be exported to ONNX; export its backbone (file_format=torch), or train with "
                 "detector=torchvision"
             )
     elif isinstance(info.config, FasterRCNNConfig) and info.config.neck == "c4":
@@ -153,14 +153,14 @@ def _write_onnx(detector: Detector, info: DetectorInfo, path: Path, side: int) -
     sample = torch.rand(1, 3, side, side, generator=generator)
     names = ["boxes", "scores", "labels"]
     with torch.inference_mode(), _quiet():
-        # Counts of boxes depend on what is seen, which torchvision's parts can only be traced with.
+        # torchvision's components, whose number of boxes depends on the image, can only be traced.
         torch.onnx.export(
             OneImage(detector).eval(), (sample,), str(path), dynamo=False, opset_version=17,
             input_names=["images"], output_names=names,
             dynamic_axes={name: {0: "detections"} for name in names},
         )  # fmt: skip
     model = onnx.load(str(path))
-    for key, value in _about(info).items():
+    for key, value in _metadata(info).items():
         model.metadata_props.add(key=key, value=json.dumps(value))
     onnx.save(model, str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -175,14 +175,14 @@ def _write_onnx(detector: Detector, info: DetectorInfo, path: Path, side: int) -
 def _write_backbone(weights: Path, detector: Detector, path: Path, side: int) -> Detect:
     export_network(detector.backbone, path, side_px=side, file_format="torch")
     program = torch.export.load(path).module()
-    twin, _ = load_detector(weights)
+    copy, _ = load_detector(weights)
 
     def maps(images: Tensor) -> Any:
         with torch.no_grad():
             return program(images)
 
-    twin.backbone.forward = maps  # type: ignore[method-assign]
-    return _direct(twin)
+    copy.backbone.forward = maps  # type: ignore[method-assign]
+    return _direct(copy)
 
 
 @torch.inference_mode()
@@ -190,12 +190,12 @@ def _average_precision(
     detect: Detect, dataset: CocoDataset, info: DetectorInfo, side: int, name: str
 ) -> float:
     results = []
-    for position in tqdm(range(len(dataset)), desc=name, unit="image", disable=not name):
-        example = dataset[position]
-        found = rescale(
+    for index in tqdm(range(len(dataset)), desc=name, unit="image", disable=not name):
+        example = dataset[index]
+        detections = rescale(
             detect(_padded(example, side)), example.image.shape[-2:], example.original_size
         )
-        results += to_coco_results([example.image_id], [found], info.category_ids)
+        results += to_coco_results([example.image_id], [detections], info.category_ids)
     return compute_coco_metrics(
         dataset.annotations.ground_truth, results, image_ids=dataset.image_ids
     ).ap
@@ -206,8 +206,8 @@ def _padded(example: Example, side: int) -> Tensor:
     return F.pad(example.image, (0, side - width, 0, side - height))[None]
 
 
-def _about(info: DetectorInfo) -> dict[str, Any]:
-    """Return what one needs to know to use the file."""
+def _metadata(info: DetectorInfo) -> dict[str, Any]:
+    """Return the metadata that a user of the file needs."""
     return {
         "class_names": list(info.class_names),
         "category_ids": list(info.category_ids),
@@ -216,17 +216,17 @@ def _about(info: DetectorInfo) -> dict[str, Any]:
     }
 
 
-def _write_about(exported: Exported, info: DetectorInfo, weights: Path) -> None:
+def _write_metadata(exported: ExportedDetector, info: DetectorInfo, weights: Path) -> None:
     figures = asdict(exported) | {"path": exported.path.name}
     write_json(
         exported.path.with_suffix(".json"),
-        figures | _about(info) | {"detector": fingerprint_file(weights)},
+        figures | _metadata(info) | {"detector": fingerprint_file(weights)},
     )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what tracing says of sizes that it fixes, which is meant here."""
+    """Hide tracing's warnings about sizes that it fixes, which is intended."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

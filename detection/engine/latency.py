@@ -1,28 +1,26 @@
-"""How long detectors take: from an image in memory to its boxes."""
+"""Latency and throughput of detectors, from an image in memory to its boxes."""
 
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.utils.benchmark.utils.timer import timer
 from tqdm import tqdm
 
 from detection.data.transforms import resize_image
+from detection.engine.train_step import autocast
 from detection.engine.tta import rescale
 from detection.models.detector import Detector
 
-AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""Lightning's name of an arithmetic -> the numbers that are computed with."""
-
 
 @dataclass(frozen=True, slots=True)
-class Contender:
-    """A detector that is measured."""
+class BenchmarkEntry:
+    """A detector to measure, and the size of its input."""
 
     detector: Detector
     """On its device, in evaluation mode."""
@@ -31,61 +29,62 @@ class Contender:
 
 
 @dataclass(frozen=True, slots=True)
-class Stages:
-    """Seconds of the parts of one pass over a batch."""
+class StageTimes:
+    """Seconds of the stages of one pass over a batch."""
 
     preprocessing: float
-    """Resizing on the CPU and moving to the device."""
+    """Resizing on the CPU and the transfer to the device."""
     network: float
-    """``Detector.predict``: the network with its suppression of overlapping boxes."""
+    """``Detector.predict``: the network, including NMS."""
     postprocessing: float
-    """Moving the boxes back and into the images' pixels."""
+    """Transfer of the boxes back, and scaling to the images' pixels."""
 
     @property
     def total(self) -> float:
-        """All together."""
+        """Sum of all stages."""
         return self.preprocessing + self.network + self.postprocessing
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What was measured of a detector; milliseconds are of one image alone."""
+    """Measured speed of a detector; milliseconds are those of a single image."""
 
     latency_ms: float
     """Median."""
     latency_p90_ms: float
-    """Nine of ten passes were faster."""
+    """90th percentile."""
     preprocessing_ms: float
     network_ms: float
     postprocessing_ms: float
     images_per_second: float
-    """By the median pass over a batch."""
+    """From the median pass over a batch."""
 
 
 @torch.inference_mode()
-def measure_pass(contender: Contender, images: Sequence[Tensor], *, precision: str) -> Stages:
-    """Detect once in images as read, each (3, H, W) uint8, and take the time."""
-    detector = contender.detector
-    device, numbers = next(detector.parameters()).device, AUTOCAST[precision]
-    times = [_now(device)]
+def measure_pass(entry: BenchmarkEntry, images: Sequence[Tensor], *, precision: str) -> StageTimes:
+    """Detect once in images as read, each (3, H, W) uint8, and return the times."""
+    detector = entry.detector
+    device = next(detector.parameters()).device
+    # torch.utils.benchmark's clock waits for the GPU.
+    times = [timer()]
     resized = [
-        resize_image(image, shortest=contender.shortest_side_px, longest=contender.longest_side_px)[
-            0
-        ].to(device)
+        resize_image(image, shortest=entry.shortest_side_px, longest=entry.longest_side_px)[0].to(
+            device
+        )
         for image in images
     ]
-    times.append(_now(device))
-    with torch.autocast(device.type, numbers, enabled=numbers is not None):
-        found = detector.predict(resized)
-    times.append(_now(device))
-    for detections, view, image in zip(found, resized, images, strict=True):
-        rescale(detections, view.shape[-2:], image.shape[-2:])
-    times.append(_now(device))
-    return Stages(*(end - start for start, end in pairwise(times)))
+    times.append(timer())
+    with autocast(device, precision):
+        outputs = detector.predict(resized)
+    times.append(timer())
+    for detections, small, image in zip(outputs, resized, images, strict=True):
+        rescale(detections, small.shape[-2:], image.shape[-2:])
+    times.append(timer())
+    return StageTimes(*(end - start for start, end in pairwise(times)))
 
 
 def measure_speed(
-    contenders: Mapping[str, Contender],
+    entries: Mapping[str, BenchmarkEntry],
     size: tuple[int, int],
     *,
     batch_size: int,
@@ -94,37 +93,37 @@ def measure_speed(
     precision: str = "32-true",
     progress: bool = True,
 ) -> dict[str, Speed]:
-    """Measure detectors in turns, so that a machine that changes its speed changes it for all.
+    """Measure detectors in turns, so that a change of the machine's speed affects all of them.
 
     Args:
-        contenders: by name.
+        entries: name -> detector.
         size: height and width of the images, which are noise.
-        batch_size: images at a time for the throughput.
-        rounds: passes, of one image and of a batch, that count.
-        warmup_rounds: passes before them.
-        precision: a name in ``AUTOCAST``.
-        progress: whether to show a bar.
+        batch_size: images per batch for the throughput.
+        rounds: number of measured passes, of one image and of a batch each.
+        warmup_rounds: number of passes before them that are not measured.
+        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
+        progress: whether to show a progress bar.
     """
     generator = torch.Generator().manual_seed(0)
     shape = (batch_size, 3, *size)
     images = list(torch.randint(256, shape, dtype=torch.uint8, generator=generator))
-    single: dict[str, list[Stages]] = {name: [] for name in contenders}
-    batched: dict[str, list[Stages]] = {name: [] for name in contenders}
+    single: dict[str, list[StageTimes]] = {name: [] for name in entries}
+    batched: dict[str, list[StageTimes]] = {name: [] for name in entries}
     all_rounds = range(-warmup_rounds, rounds)
     for number in tqdm(all_rounds, desc="measuring", unit="round", disable=not progress):
-        for name, contender in contenders.items():
-            alone = measure_pass(contender, images[:1], precision=precision)
-            together = measure_pass(contender, images, precision=precision)
+        for name, entry in entries.items():
+            alone = measure_pass(entry, images[:1], precision=precision)
+            together = measure_pass(entry, images, precision=precision)
             if number >= 0:
                 single[name].append(alone)
                 batched[name].append(together)
-    return {
-        name: summarize(single[name], batched[name], batch_size=batch_size) for name in contenders
-    }
+    return {name: summarize(single[name], batched[name], batch_size=batch_size) for name in entries}
 
 
-def summarize(single: Sequence[Stages], batched: Sequence[Stages], *, batch_size: int) -> Speed:
-    """Return medians, and the latency that nine of ten passes kept below."""
+def summarize(
+    single: Sequence[StageTimes], batched: Sequence[StageTimes], *, batch_size: int
+) -> Speed:
+    """Return medians and the 90th percentile of the latency."""
     totals = sorted(stages.total for stages in single)
     return Speed(
         latency_ms=1000 * statistics.median(totals),
@@ -137,7 +136,7 @@ def summarize(single: Sequence[Stages], batched: Sequence[Stages], *, batch_size
 
 
 def speed_rows(speeds: Mapping[str, Speed]) -> tuple[list[str], list[list[str]]]:
-    """Return a table's head and rows."""
+    """Return the header and the rows of a table."""
     head = ["detector", "median ms", "p90 ms", "resize", "network", "boxes", "images/s"]
     rows = [
         [
@@ -152,9 +151,3 @@ def speed_rows(speeds: Mapping[str, Speed]) -> tuple[list[str], list[list[str]]]
         for name, s in speeds.items()
     ]
     return head, rows
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -1,4 +1,4 @@
-"""Train a detector through Lightning, and score it."""
+"""Train a detector with Lightning and evaluate it."""
 
 from __future__ import annotations
 
@@ -56,18 +56,18 @@ from detection.structures import DetectionBatch
 
 @dataclass(frozen=True, slots=True)
 class DetectorResult:
-    """Where the detector is and how good it is."""
+    """Result of a detector training."""
 
     path: Path
-    """``detector.safetensors``; ``results.json`` and ``metrics.json`` lie beside it."""
+    """``detector.safetensors``; ``results.json`` and ``metrics.json`` are in the same folder."""
     metrics: CocoMetrics
-    """On the validation images."""
+    """Metrics on the validation images."""
     seconds: float
-    """Wall-clock time of training and evaluation; of the run that did it if this one skipped."""
+    """Wall-clock time of training and evaluation; if skipped, of the run that did them."""
     val: CocoDataset
     """The validation images."""
     skipped: bool
-    """Whether all was already there, made from the same things."""
+    """Whether the files were already there, from the same settings and inputs."""
 
 
 def train_detector(
@@ -77,15 +77,15 @@ def train_detector(
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[Callback] = (),
 ) -> DetectorResult:
-    """Train a detector, evaluate it and write what came out into ``out_dir``.
+    """Train a detector, evaluate it and write the results to ``out_dir``.
 
-    What is finished and was made from the same things is kept; an unfinished training goes on from
-    its last checkpoint. Under torchrun all processes train together.
+    Files of the same settings and inputs are kept; an interrupted training resumes from its last
+    checkpoint. Under torchrun all processes train together.
 
     Raises:
         FileNotFoundError: if the spec's file or the data are missing.
-        ValueError: if the spec names nothing, or annotations or an image are wrong.
-        ImportError: if the engine is not installed.
+        ValueError: if the spec, annotations or an image are invalid.
+        ImportError: if the detector needs detectron2 and that is not installed.
         FloatingPointError: if the loss is not finite; the message names step and images.
     """
     train, val = load_splits(config.data, config.recipe)
@@ -101,7 +101,7 @@ def train_detector(
 
     if not trained:
         _train(config, train, val, path, provenance, loggers=loggers, callbacks=callbacks)
-    # Read back what was written: the score is that of the file, and every process has its weights.
+    # Evaluate the file itself, whose weights every process reads.
     detector, info = load_detector(path)
     evaluation = evaluate_detector(
         detector,
@@ -194,7 +194,7 @@ def _train(
 
 
 def _select_weights(trainer: L.Trainer, module: DetectorModule, best: BestCheckpoint) -> None:
-    """Give a detector its best weights, the present ones among those compared."""
+    """Load the best weights into the module, unless the last ones are the best."""
     if trainer.global_step not in module.history:
         trainer.validate(module, module.validation_batches(), verbose=False)
     if best.is_best(module.history[trainer.global_step]) or not best.best_model_path:
@@ -204,12 +204,12 @@ def _select_weights(trainer: L.Trainer, module: DetectorModule, best: BestCheckp
 
 
 def build_new_detector(config: TrainDetectorConfig, annotations: CocoTable) -> Detector:
-    """Return the detector that a training starts from; seeds all generators.
+    """Seed all generators and build the detector that a training starts from.
 
     Raises:
         FileNotFoundError: if the spec's file is missing.
-        ValueError: if the spec names nothing, or the detector does not fit the backbone.
-        ImportError: if the engine is not installed.
+        ValueError: if the spec is invalid, or the detector does not fit the backbone.
+        ImportError: if the detector needs detectron2 and that is not installed.
     """
     L.seed_everything(config.seed, verbose=False)
     backbone = build_backbone(
@@ -308,8 +308,8 @@ class DetectorModule(L.LightningModule):
     def on_train_batch_start(self, batch: DetectionBatch, index: int) -> None:
         parts = self.recipe.accumulate_grad_batches
         number = self.global_step * parts + index % parts
-        place = number * self.trainer.world_size + self.global_rank
-        seed_step(self.seed, place, device=self.device)
+        index_of_batch = number * self.trainer.world_size + self.global_rank
+        seed_step(self.seed, index_of_batch, device=self.device)
 
     def configure_optimizers(self) -> Any:
         optimizer, schedule = build_schedule(self.detector, self.recipe)

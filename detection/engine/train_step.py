@@ -1,4 +1,4 @@
-"""The steps of a detector's training: the same under Lightning and in a loop without it."""
+"""Training steps of a detector, the same under Lightning and in a loop without it."""
 
 from __future__ import annotations
 
@@ -14,22 +14,49 @@ from torch.utils.data import DataLoader
 
 from backbone.training.optim import build_optimizer, cosine_schedule, multistep_schedule
 from backbone.training.samplers import SEED_STEP, GroupedBatchSampler, IterationSampler
-from detection.config import DetectorRecipe
+from detection.config import DetectorRecipe, require_choice
 from detection.data.dataset import CocoDataset, Example, collate
 from detection.models.detector import Detector
 from detection.structures import DetectionBatch
 
+AUTOCAST_DTYPES = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""Lightning's name of a precision -> dtype of autocast."""
+
 
 def seed_step(seed: int, step: int, *, device: torch.device) -> None:
-    """Seed torch's own generators, of the CPU and of ``device``, for a step of a training.
+    """Seed torch's global generators, of the CPU and of ``device``, for a training step.
 
-    The engines sample anchors and proposals from them. What a step draws then depends on its number
-    alone, so a resumed training draws what an uninterrupted one would have.
+    Detectors sample anchors and proposals with them. The samples of a step then depend on its
+    number alone, so a resumed training has those of an uninterrupted one.
     """
     number = seed + SEED_STEP * step
     torch.default_generator.manual_seed(number)
     if device.type == "cuda":
         torch.cuda.manual_seed(number)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return a context that computes in a precision as Lightning does.
+
+    Args:
+        device: device of the computation.
+        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
+
+    Raises:
+        ValueError: if the precision is not one of these.
+    """
+    dtype = autocast_dtype(device, precision)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
+def autocast_dtype(device: torch.device, precision: str) -> torch.dtype | None:
+    """Return the dtype of autocast for a precision; None for float32 throughout.
+
+    On a CPU, ``16-mixed`` is bfloat16, as under Lightning.
+    """
+    require_choice("precision", precision, tuple(AUTOCAST_DTYPES))
+    dtype = AUTOCAST_DTYPES[precision]
+    return torch.bfloat16 if dtype == torch.float16 and device.type == "cpu" else dtype
 
 
 def total_loss(
@@ -51,14 +78,14 @@ def total_loss(
 
 
 def scale_recipe(recipe: DetectorRecipe, *, world_size: int) -> DetectorRecipe:
-    """Return a recipe whose rate and steps suit the images that a step really has.
+    """Scale the learning rate and the numbers of steps to the actual number of images per step.
 
-    k times ``reference_batch_size`` images make the rate k times as high and all numbers of steps k
-    times fewer, except those between checkpoints and evaluations.
+    With k times ``reference_batch_size`` images the rate is k times as high and all numbers of
+    steps are k times fewer, except those between checkpoints and evaluations.
 
     Args:
         recipe: unchanged if it has no ``reference_batch_size``.
-        world_size: processes that train together.
+        world_size: number of processes that train together.
     """
     if not recipe.reference_batch_size:
         return recipe
@@ -83,7 +110,7 @@ def scale_recipe(recipe: DetectorRecipe, *, world_size: int) -> DetectorRecipe:
 
 
 def build_schedule(detector: Detector, recipe: DetectorRecipe) -> tuple[Optimizer, LambdaLR]:
-    """Return the optimizer of a recipe and the schedule of its rate, to be stepped together."""
+    """Build the optimizer and the learning-rate schedule of a recipe, to be stepped together."""
     optimizer = build_optimizer(
         [
             (detector.backbone, recipe.learning_rate * recipe.backbone_lr_mult),
@@ -106,7 +133,7 @@ def build_schedule(detector: Detector, recipe: DetectorRecipe) -> tuple[Optimize
     return optimizer, schedule
 
 
-def build_batches(  # noqa: PLR0913  # an order of batches has that many independent causes
+def build_batches(  # noqa: PLR0913  # a loader has that many independent settings
     train: CocoDataset,
     recipe: DetectorRecipe,
     *,
@@ -117,17 +144,17 @@ def build_batches(  # noqa: PLR0913  # an order of batches has that many indepen
     world_size: int = 1,
     num_workers: int = 0,
 ) -> DataLoader[Example]:
-    """Return a training's batches, which depend on seed and step alone.
+    """Build the loader of a training, whose batches depend on seed and step alone.
 
     Args:
         train: the images.
-        recipe: the batch, its accumulation and grouping.
-        steps: of the optimizer, in one pass through the loader.
-        steps_done: returns how many steps were taken before such a pass.
-        seed: of the order of images and of their augmentation.
-        rank: this process's number.
-        world_size: processes that train together.
-        num_workers: processes that read images.
+        recipe: batch size, accumulation and grouping.
+        steps: number of optimizer steps in one pass over the loader.
+        steps_done: returns the number of steps before such a pass.
+        seed: seed of the order of images and of their augmentation.
+        rank: rank of this process.
+        world_size: number of processes that train together.
+        num_workers: number of worker processes that read images.
     """
     batches = steps * recipe.accumulate_grad_batches
     order: dict[str, Any] = {"seed": seed, "rank": rank, "world_size": world_size}
@@ -167,18 +194,17 @@ def training_steps(
     device: torch.device,
     precision: str = "32-true",
 ) -> Iterator[int]:
-    """Train a detector and yield, after each step, how many were taken.
+    """Train a detector and yield the number of steps after each step.
 
-    The steps are those of a training by ``detection.engine.train`` on one process, without its
-    files, bars and loggers and their start-up, evaluations and averaged weights. torch's own
-    generators are seeded anew for every batch.
+    The steps are those of ``detection.engine.train`` on one process, without files, progress bars,
+    loggers, evaluations and averaged weights. torch's global generators are seeded for every batch.
 
     Args:
         detector: moved to ``device``; may be evaluated between two steps.
         train: the images, with their augmentation.
         recipe: the schedule.
-        seed: of the order of images, their flips, and what the engine samples.
-        device: where to compute.
+        seed: seed of the order of images, their augmentation and the sampling of anchors.
+        device: device of the computation.
         precision: ``32-true`` or ``bf16-mixed``.
 
     Raises:
@@ -193,7 +219,7 @@ def training_steps(
         step, part = divmod(number, recipe.accumulate_grad_batches)
         detector.train()
         seed_step(seed, number, device=device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+        with autocast(device, precision):
             loss, _ = total_loss(detector, batch.to(device), step=step)
         torch.autograd.backward(loss / recipe.accumulate_grad_batches)
         if part + 1 < recipe.accumulate_grad_batches:

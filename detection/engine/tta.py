@@ -1,7 +1,7 @@
-"""A trained detector on images as they are: in one size, or in several and mirrored.
+"""Inference with a trained detector on images as read, with optional test-time augmentation.
 
-What is found in all views is put together as detectron2's ``GeneralizedRCNNWithTTA`` does: of boxes
-of one class that overlap, the surest stays.
+Detections of several sizes and flips are merged as in detectron2's ``GeneralizedRCNNWithTTA``: of
+overlapping boxes of one class, the best-scored is kept.
 """
 
 from __future__ import annotations
@@ -21,37 +21,41 @@ from detection.structures import Detections
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """One way to look at an image."""
+class AugmentedView:
+    """One size, and optionally a horizontal flip, in which an image is shown to the detector."""
 
     shortest_side_px: int
     longest_side_px: int
-    mirrored: bool = False
+    flipped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Vision:
-    """All views, and how what is found in them is put together."""
+class TestTimeAugmentation:
+    """The views of each image, and how their detections are merged."""
 
-    views: tuple[View, ...]
+    __test__ = False  # its name starts like that of a test
+
+    views: tuple[AugmentedView, ...]
     nms_threshold: float
-    """Of two boxes of a class that overlap by more than this IoU the surer one stays."""
+    """IoU above which a detection is suppressed by a better one of its class."""
     max_detections: int
     score_threshold: float = 0.0
-    """Detections below this score are dropped, 0 to 1."""
+    """Minimum score of a detection, 0 to 1."""
 
     @classmethod
-    def of(cls, info: DetectorInfo, inference: InferenceConfig | None = None) -> Vision:
-        """Return the views of a trained detector: by default the one that it was trained for.
+    def from_config(
+        cls, info: DetectorInfo, inference: InferenceConfig | None = None
+    ) -> TestTimeAugmentation:
+        """Return the views for a trained detector; by default the one it was trained for.
 
-        The limit of the longer side grows and shrinks with the shorter one.
+        The limit of the longer side is scaled with the shorter side.
         """
         inference = inference or InferenceConfig()
         sides = list(inference.shortest_sides_px) or [info.shortest_side_px]
         views = tuple(
-            View(side, round(info.longest_side_px * side / info.shortest_side_px), mirrored)
+            AugmentedView(side, round(info.longest_side_px * side / info.shortest_side_px), flipped)
             for side in sides
-            for mirrored in ((False, True) if inference.horizontal_flip else (False,))
+            for flipped in ((False, True) if inference.horizontal_flip else (False,))
         )
         threshold = inference.score_threshold
         return cls(
@@ -63,60 +67,62 @@ class Vision:
 
 
 @torch.inference_mode()
-def detect_in_pixels(
-    detector: Detector, images: Sequence[Tensor], vision: Vision
+def predict_images(
+    detector: Detector, images: Sequence[Tensor], tta: TestTimeAugmentation
 ) -> list[Detections]:
-    """Detect in images as read.
+    """Detect objects in images as read.
 
     Args:
         detector: in evaluation mode.
-        images: (3, H, W) uint8 each; of equal sizes, no image's detections depend on the others.
-        vision: the views.
+        images: (3, H, W) uint8 each; if their sizes are equal, the detections of one do not depend
+            on the others.
+        tta: the views.
 
     Returns:
-        Detections of each image, on the CPU, boxes in its own pixels.
+        The detections of each image, on the CPU, boxes in its own pixels.
     """
     device = next(detector.parameters()).device
-    found: list[list[Detections]] = [[] for _ in images]
-    for view in vision.views:
+    parts: list[list[Detections]] = [[] for _ in images]
+    for view in tta.views:
         resized = [
             resize_image(i, shortest=view.shortest_side_px, longest=view.longest_side_px)[0]
             for i in images
         ]
-        shown = [image.flip(-1) if view.mirrored else image for image in resized]
-        detected = detector.predict([image.to(device) for image in shown])
-        for mine, detections, small, image in zip(found, detected, shown, images, strict=True):
-            mine.append(_in_image(detections, small, image, mirrored=view.mirrored))
-    return [_together(parts, vision) for parts in found]
+        inputs = [image.flip(-1) if view.flipped else image for image in resized]
+        outputs = detector.predict([image.to(device) for image in inputs])
+        for own, detections, small, image in zip(parts, outputs, inputs, images, strict=True):
+            own.append(_to_image(detections, small, image, flipped=view.flipped))
+    return [_merge(own, tta) for own in parts]
 
 
-def _in_image(
-    detections: Detections, shown: Tensor, image: Tensor, *, mirrored: bool
+def _to_image(
+    detections: Detections, resized: Tensor, image: Tensor, *, flipped: bool
 ) -> Detections:
-    whole = rescale(detections, shown.shape[-2:], image.shape[-2:])
-    if not mirrored:
-        return whole
-    x1, y1, x2, y2 = whole.boxes.unbind(1)
+    """Map boxes from a view to the pixels of its image."""
+    scaled = rescale(detections, resized.shape[-2:], image.shape[-2:])
+    if not flipped:
+        return scaled
+    x1, y1, x2, y2 = scaled.boxes.unbind(1)
     width = image.shape[-1]
     boxes = torch.stack([width - x2, y1, width - x1, y2], dim=1)
-    return Detections(boxes, whole.scores, whole.labels)
+    return Detections(boxes, scaled.scores, scaled.labels)
 
 
-def _together(parts: Sequence[Detections], vision: Vision) -> Detections:
+def _merge(parts: Sequence[Detections], tta: TestTimeAugmentation) -> Detections:
     boxes = torch.cat([part.boxes for part in parts])
     scores = torch.cat([part.scores for part in parts])
     labels = torch.cat([part.labels for part in parts])
     kept = torch.arange(len(scores))
     if len(parts) > 1:
-        kept = batched_nms(boxes, scores, labels, vision.nms_threshold)
-    kept = kept[scores[kept] >= vision.score_threshold][: vision.max_detections]
+        kept = batched_nms(boxes, scores, labels, tta.nms_threshold)
+    kept = kept[scores[kept] >= tta.score_threshold][: tta.max_detections]
     return Detections(boxes[kept], scores[kept], labels[kept])
 
 
 def rescale(
     detections: Detections, size: Sequence[int], original_size: Sequence[int]
 ) -> Detections:
-    """Bring boxes from the resized image, (height, width), to the original one's pixels."""
+    """Map boxes from a resized image to the original one; both sizes are (height, width)."""
     scale_y, scale_x = (old / new for old, new in zip(original_size, size, strict=True))
     scale = torch.tensor([scale_x, scale_y, scale_x, scale_y])
     return Detections(
@@ -124,15 +130,15 @@ def rescale(
     )
 
 
-def batches_of_equals(kinds: Iterable[Hashable], batch_size: int) -> Iterator[list[int]]:
-    """Yield the places of things of equal kind, at most ``batch_size`` at a time.
+def group_batches(keys: Iterable[Hashable], batch_size: int) -> Iterator[list[int]]:
+    """Yield batches of indices of equal keys, at most ``batch_size`` each.
 
-    A full batch comes as soon as it is; what is left comes at the end.
+    A full batch is yielded at once, incomplete ones at the end.
     """
-    waiting: dict[Hashable, list[int]] = {}
-    for place, kind in enumerate(kinds):
-        batch = waiting.setdefault(kind, [])
-        batch.append(place)
+    pending: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(keys):
+        batch = pending.setdefault(key, [])
+        batch.append(index)
         if len(batch) == batch_size:
-            yield waiting.pop(kind)
-    yield from waiting.values()
+            yield pending.pop(key)
+    yield from pending.values()

@@ -1,4 +1,4 @@
-"""Detect in the frames of a video file or of a camera."""
+"""Detect objects in the frames of a video file or a camera."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from backbone.io.files import replacing
 from detection.engine.predict import detection_records
-from detection.engine.tta import Vision, detect_in_pixels
+from detection.engine.tta import TestTimeAugmentation, predict_images
 from detection.engine.visualize import draw_detections
 from detection.models.checkpoint import DetectorInfo
 from detection.models.detector import Detector
@@ -27,35 +27,35 @@ logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
 FALLBACK_RATE = 25.0
-"""Frames per second of a video that does not say."""
+"""Frame rate that is assumed if a video does not declare one, in frames per second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FrameChoice:
-    """Which frames are looked at."""
+class FrameSelection:
+    """Selection of frames to process."""
 
     every_nth: int = 1
-    """Only every so manieth frame."""
-    most: int = 0
-    """End after so many of these; 0: with the video."""
+    """Process every N-th frame."""
+    max_frames: int = 0
+    """Maximum number of processed frames; 0: all."""
     batch_size: int = 1
-    """Frames at a time."""
+    """Frames per batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture of a video."""
+    """One frame of a video."""
 
     number: int
-    """Of the frame, from 0."""
+    """Index in the video, from 0."""
     seconds: float
-    """Since the video's start."""
+    """Time since the start of the video."""
     pixels: Tensor
     """(3, H, W) uint8."""
 
 
 def is_video(name: str) -> bool:
-    """Say whether a name is that of a video file, or the number of a camera."""
+    """Whether a name is that of a video file, or the number of a camera."""
     path = Path(name)
     return path.suffix.lower() in VIDEO_SUFFIXES or (name.isdecimal() and not path.exists())
 
@@ -66,48 +66,48 @@ def predict_video(
     name: str,
     out_dir: Path,
     *,
-    vision: Vision,
-    choice: FrameChoice | None = None,
+    tta: TestTimeAugmentation,
+    selection: FrameSelection | None = None,
     progress: bool = True,
 ) -> tuple[Path, int]:
-    """Detect in a video; write it with boxes drawn, and a line of JSON per frame.
+    """Detect objects in a video; write it with boxes drawn, and one line of JSON per frame.
 
-    Interrupted by the keyboard it ends as if the video did, so a camera is stopped that way.
+    A keyboard interrupt ends it like the end of the video; this is how to stop a camera.
 
     Args:
         detector: in evaluation mode.
         info: its classes.
-        name: a file, or the number of a camera.
+        name: a video file, or the number of a camera.
         out_dir: ``<name>.mp4`` and ``<name>.jsonl`` are written into it; a line has ``frame``,
-            ``seconds`` and ``detections`` as ``predict_images`` writes them.
-        vision: how frames are looked at.
-        choice: which frames are looked at and written; None: all.
-        progress: whether to show a bar.
+            ``seconds`` and ``detections`` as ``predict_files`` writes them.
+        tta: views of each frame.
+        selection: frames to process and write; None: all.
+        progress: whether to show a progress bar.
 
     Returns:
-        The path of the lines, and how many there are.
+        The path of the JSON lines, and their number.
 
     Raises:
         ImportError: if OpenCV is not installed.
         ValueError: if there is no such video or camera, or it has no frame.
     """
-    choice = choice or FrameChoice()
+    selection = selection or FrameSelection()
     stem = f"camera{name}" if name.isdecimal() else Path(name).stem
     lines, count = out_dir / f"{stem}.jsonl", 0
     with (
         _opened(name) as capture,
         tqdm(
-            total=choice.most or _length(capture, choice.every_nth), desc="predicting",
+            total=selection.max_frames or _length(capture, selection.every_nth), desc="predicting",
             unit="frame", disable=not progress,
         ) as bar,
         replacing(lines) as temporary,
         temporary.open("w", encoding="utf-8") as file,
-        _Writer(out_dir / f"{stem}.mp4", _rate(capture) / choice.every_nth) as writer,
+        _Writer(out_dir / f"{stem}.mp4", _rate(capture) / selection.every_nth) as writer,
     ):  # fmt: skip
         try:
-            for frames in _batches(capture, choice):
-                found = detect_in_pixels(detector, [frame.pixels for frame in frames], vision)
-                for frame, detections in zip(frames, found, strict=True):
+            for frames in _batches(capture, selection):
+                outputs = predict_images(detector, [frame.pixels for frame in frames], tta)
+                for frame, detections in zip(frames, outputs, strict=True):
                     file.write(json.dumps(_line(frame, detections, info)) + "\n")
                     writer.write(frame, detections, info)
                 count += len(frames)
@@ -129,7 +129,7 @@ def _opened(name: str) -> Iterator[Any]:
         ) from None
     if not name.isdecimal() and not Path(name).is_file():
         raise ValueError(f"video {name} does not exist")
-    # It prints its own complaints about what cannot be opened.
+    # OpenCV prints messages of its own about files that it cannot open.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     capture = cv2.VideoCapture(int(name) if name.isdecimal() else name)
     try:
@@ -155,58 +155,60 @@ def _rate(capture: Any) -> float:
     return rate if np.isfinite(rate) and rate > 0 else FALLBACK_RATE
 
 
-def _batches(capture: Any, choice: FrameChoice) -> Iterator[Sequence[Frame]]:
+def _batches(capture: Any, selection: FrameSelection) -> Iterator[Sequence[Frame]]:
     rate, batch, taken = _rate(capture), [], 0
     number = -1
-    while not choice.most or taken < choice.most:
+    while not selection.max_frames or taken < selection.max_frames:
         number += 1
-        if number % choice.every_nth:
+        if number % selection.every_nth:
             if not capture.grab():
-                _warn_if_cut_off(capture, number)
+                _warn_if_truncated(capture, number)
                 break
             continue
-        there, pixels = capture.read()
-        if not there:
-            _warn_if_cut_off(capture, number)
+        ok, pixels = capture.read()
+        if not ok:
+            _warn_if_truncated(capture, number)
             break
         rgb = torch.from_numpy(np.ascontiguousarray(pixels[:, :, ::-1])).permute(2, 0, 1)
         batch.append(Frame(number, number / rate, rgb))
         taken += 1
-        if len(batch) == choice.batch_size:
+        if len(batch) == selection.batch_size:
             yield batch
             batch = []
     if batch:
         yield batch
 
 
-def _warn_if_cut_off(capture: Any, frames: int) -> None:
-    """Say so if a video that ended has fewer frames than it announces; a camera announces none."""
-    told = _length(capture, 1)
-    if told is not None and 0 < frames < told:
-        logger.warning("only %d of %d frames could be read; the video may be cut off", frames, told)
+def _warn_if_truncated(capture: Any, frames: int) -> None:
+    """Warn if a video ended before its declared number of frames; a camera declares none."""
+    declared = _length(capture, 1)
+    if declared is not None and 0 < frames < declared:
+        logger.warning(
+            "only %d of %d frames could be read; the video may be truncated", frames, declared
+        )
 
 
-def _line(frame: Frame, found: Detections, info: DetectorInfo) -> dict[str, Any]:
+def _line(frame: Frame, detections: Detections, info: DetectorInfo) -> dict[str, Any]:
     return {
         "frame": frame.number,
         "seconds": round(frame.seconds, 3),
-        "detections": detection_records(found, info),
+        "detections": detection_records(detections, info),
     }
 
 
 class _Writer:
-    """Writes drawn frames into a video, whole or not at all; its size is the first frame's."""
+    """Writes drawn frames to a video, atomically; its size is that of the first frame."""
 
     def __init__(self, path: Path, rate: float) -> None:
         self._path, self._rate = path, rate
         self._temporary = path.with_name(f".{path.stem}-part{path.suffix}")
         self._video: Any = None
 
-    def write(self, frame: Frame, found: Detections, info: DetectorInfo) -> None:
+    def write(self, frame: Frame, detections: Detections, info: DetectorInfo) -> None:
         import cv2
 
         drawing = draw_detections(
-            frame.pixels, found.boxes, found.labels, found.scores, info.class_names
+            frame.pixels, detections.boxes, detections.labels, detections.scores, info.class_names
         )
         if self._video is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)

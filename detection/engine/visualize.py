@@ -1,20 +1,32 @@
-"""Images with boxes, class names and scores."""
+"""Draw detections: boxes, class names and scores, and contact sheets.
+
+``torchvision.utils.draw_bounding_boxes`` is not used: without a font file its labels have one tiny
+size, they cover one another, and its lines vanish on a background of their own color.
+"""
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from backbone.io.files import replacing
+from backbone.training.images import read_image
+from detection.config import InferenceConfig
+from detection.data.dataset import CocoDataset
+from detection.engine.tta import TestTimeAugmentation, predict_images
+from detection.models.checkpoint import load_detector
+
 MIN_SIDE_PX = 512
-"""Smaller images are enlarged by a whole factor until their longer side has this many pixels."""
-LINE_SHARE = 1 / 350
-"""Width of a line as a share of the picture's longer side."""
-FONT_SHARE = 1 / 40
-"""Height of the letters, likewise."""
+"""Smaller images are enlarged by an integer factor until their longer side has this many pixels."""
+LINE_FRACTION = 1 / 350
+"""Line width as a fraction of the picture's longer side."""
+FONT_FRACTION = 1 / 40
+"""Font size as a fraction of the picture's longer side."""
 SHEET_GAP_PX = 8
 
 Color = tuple[int, int, int]
@@ -37,10 +49,10 @@ def draw_detections(
         image: (3, H, W) uint8.
         boxes: (N, 4) xyxy in pixels of ``image``.
         labels: (N,) 0 to K - 1.
-        scores: (N,) in [0, 1], written as percent; None for the truth.
+        scores: (N,) in [0, 1], written as percent; None for ground truth.
         class_names: K names.
-        min_side_px: an image whose longer side is shorter is enlarged by the least whole factor
-            that brings it there.
+        min_side_px: an image whose longer side is shorter is enlarged by the smallest sufficient
+            integer factor.
 
     Returns:
         An RGB picture.
@@ -53,24 +65,65 @@ def draw_detections(
     pen = _Pen.on(picture)
     texts = _texts(labels, scores, class_names)
     rectangles = [tuple(factor * value for value in box) for box in boxes.tolist()]
-    # The best come first, so they are drawn last and lie on top; labels lie above all boxes.
-    drawn = list(zip(rectangles, labels.tolist(), texts, strict=True))[::-1]
-    for rectangle, label, _ in drawn:
+    # The best come first, so they are drawn last, on top; labels are above all boxes.
+    items = list(zip(rectangles, labels.tolist(), texts, strict=True))[::-1]
+    for rectangle, label, _ in items:
         pen.outline(rectangle, class_color(label))
-    taken: list[Rectangle] = []
-    for rectangle, label, text in drawn[::-1]:
-        taken.append(pen.write(text, rectangle, class_color(label), taken))
+    occupied: list[Rectangle] = []
+    for rectangle, label, text in items[::-1]:
+        occupied.append(pen.write(text, rectangle, class_color(label), occupied))
     return picture
 
 
+def draw_showcase(
+    detector_path: Path,
+    val: CocoDataset,
+    path: Path,
+    *,
+    num_images: int = 8,
+    score_threshold: float = 0.5,
+) -> Path:
+    """Draw the detections in the first validation images that have objects, as a contact sheet.
+
+    Args:
+        detector_path: a ``detector.safetensors``.
+        val: the validation images.
+        path: the PNG file; written atomically.
+        num_images: maximum number of images, four per row.
+        score_threshold: minimum score of a drawn detection, 0 to 1.
+
+    Returns:
+        ``path``.
+    """
+    detector, info = load_detector(detector_path)
+    tta = TestTimeAugmentation.from_config(info, InferenceConfig(score_threshold=score_threshold))
+    chosen = [i for i in range(len(val)) if len(val.annotations.boxes_of(i))][:num_images]
+    pictures = []
+    for index in chosen:
+        record = val.annotations.images[index]
+        pixels = read_image(val.image_root / record.file_name, size=(record.width, record.height))
+        (detections,) = predict_images(detector, [pixels], tta)
+        pictures.append(
+            draw_detections(
+                pixels, detections.boxes, detections.labels, detections.scores, info.class_names
+            )
+        )
+    with replacing(path) as temporary:
+        contact_sheet(pictures, columns=4).save(temporary)
+    return path
+
+
 def contact_sheet(images: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Put pictures side by side on white, row by row, each in the middle of an equal cell.
+    """Arrange pictures in a grid on white, row by row, each centered in a cell of equal size.
 
     Raises:
         ValueError: if there are no pictures or no columns.
     """
     if not images or columns < 1:
-        raise ValueError(f"a sheet needs pictures and columns, not {len(images)} and {columns}")
+        raise ValueError(
+            f"a contact sheet needs at least 1 picture and 1 column, not {len(images)} "
+            f"and {columns}"
+        )
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     cell_width, cell_height = (
@@ -87,10 +140,10 @@ def contact_sheet(images: Sequence[Image.Image], columns: int) -> Image.Image:
 
 
 def class_color(label: int) -> Color:
-    """Return the colour of a class, the same in every picture.
+    """Return the color of a class, the same in every picture.
 
-    Hues go round by the golden ratio, so that neighbours in number are far apart; brightness takes
-    turns, so that near hues still differ.
+    Hues advance by the golden ratio, so that consecutive classes are far apart; brightness
+    alternates, so that similar hues still differ.
     """
     hue = (0.02 + label * 0.618034) % 1
     red, green, blue = colorsys.hsv_to_rgb(hue, (0.85, 0.6)[label // 7 % 2], (1, 0.8)[label % 2])
@@ -99,7 +152,7 @@ def class_color(label: int) -> Color:
 
 @dataclass(frozen=True, slots=True)
 class _Pen:
-    """Draws on one picture, with lines and letters that suit its size."""
+    """Draws on one picture, with line width and font size for its size."""
 
     draw: ImageDraw.ImageDraw
     size: tuple[int, int]
@@ -109,20 +162,20 @@ class _Pen:
     @classmethod
     def on(cls, picture: Image.Image) -> _Pen:
         side = max(picture.size)
-        font = ImageFont.load_default(max(round(side * FONT_SHARE), 12))
-        line = max(round(side * LINE_SHARE), 2)
+        font = ImageFont.load_default(max(round(side * FONT_FRACTION), 12))
+        line = max(round(side * LINE_FRACTION), 2)
         return cls(ImageDraw.Draw(picture), picture.size, line, font)
 
     def outline(self, rectangle: Sequence[float], color: Color) -> None:
         rim = max(self.line // 2, 1)
         # Around the box, so that the smallest object stays visible inside; a dark rim on both sides
-        # keeps the line visible on a ground of its own colour.
+        # keeps the line visible on a background of its own color.
         dark = self._grown(rectangle, self.line + rim)
         self.draw.rectangle(dark, outline=(0, 0, 0), width=self.line + 2 * rim)
         self.draw.rectangle(self._grown(rectangle, self.line), outline=color, width=self.line)
 
     def _grown(self, rectangle: Sequence[float], margin: int) -> Rectangle:
-        """Return the rectangle with a margin around it, as far as the picture goes."""
+        """Return the rectangle with a margin around it, clipped to the picture."""
         x1, y1, x2, y2 = rectangle
         left, top = max(x1 - margin, 0), max(y1 - margin, 0)
         right = min(x2 + margin, self.size[0]) - 1
@@ -130,27 +183,27 @@ class _Pen:
         return left, top, max(left, right), max(top, bottom)
 
     def write(
-        self, text: str, rectangle: Sequence[float], color: Color, taken: Sequence[Rectangle]
+        self, text: str, rectangle: Sequence[float], color: Color, occupied: Sequence[Rectangle]
     ) -> Rectangle:
-        """Write a label at a free corner of its box, inside the picture; return its place."""
+        """Write a label at a free corner of its box, inside the picture; return its rectangle."""
         left, top, right, bottom = self.draw.textbbox((0, 0), text, font=self.font)
         pad = self.line
         width, height = right - left + 2 * pad, bottom - top + 2 * pad
-        place = self._place(rectangle, width, height, taken)
-        self.draw.rectangle(place, fill=color)
+        label = self._free_corner(rectangle, width, height, occupied)
+        self.draw.rectangle(label, fill=color)
         bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
         ink = (0, 0, 0) if bright else (255, 255, 255)
         self.draw.text(
-            (place[0] + pad - left, place[1] + pad - top), text, fill=ink, font=self.font
+            (label[0] + pad - left, label[1] + pad - top), text, fill=ink, font=self.font
         )
-        return place
+        return label
 
-    def _place(
+    def _free_corner(
         self,
         rectangle: Sequence[float],
         width: float,
         height: float,
-        taken: Sequence[Rectangle],
+        occupied: Sequence[Rectangle],
     ) -> Rectangle:
         x1, y1, x2, y2 = rectangle
         corners = [
@@ -167,8 +220,8 @@ class _Pen:
             (x2, y2 - height),
             (x1 - width, y2 - height),
         ]
-        places = [self._inside(x, y, width, height) for x, y in corners]
-        return min(places, key=lambda place: sum(_overlap(place, other) for other in taken))
+        candidates = [self._inside(x, y, width, height) for x, y in corners]
+        return min(candidates, key=lambda one: sum(_overlap(one, other) for other in occupied))
 
     def _inside(self, x: float, y: float, width: float, height: float) -> Rectangle:
         x = max(min(x, self.size[0] - width), 0)
@@ -177,7 +230,7 @@ class _Pen:
 
 
 def _overlap(one: Rectangle, other: Rectangle) -> float:
-    """Return the area, in square pixels, that two rectangles share."""
+    """Return the area of the intersection of two rectangles, in square pixels."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     return max(width, 0) * max(height, 0)

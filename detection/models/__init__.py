@@ -1,1 +1,1 @@
-"""Detectors on any backbone."""
+"""Detectors on any backbone; ``config`` has their table."""

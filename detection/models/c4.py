@@ -1,9 +1,8 @@
-"""Faster R-CNN without a pyramid: one map at stride 16, and the backbone's end as the box head.
+"""The parts of a Faster R-CNN on a C4 backbone: proposals on one map, and c5 as the box head.
 
-So Zoph et al. 2018, section 4.3, and the released code that ``C4Split`` names.
-Crops of the map are read as RoIAlign does, one point per cell of 17 x 17, which is the part of both
-engines' that comes nearest to the released code's bilinear crop: that one's outermost points lie on
-the box's border, these half a cell inside it.
+As in Zoph et al. 2018, section 4.3, and the released code that ``C4Split`` names. RoIAlign reads
+one point per bin of 17 x 17, which comes nearest to the released code's bilinear crop: the
+outermost points of that one are on the box's border, those of RoIAlign half a bin inside.
 """
 
 from __future__ import annotations
@@ -13,12 +12,14 @@ from torch.nn import functional as F
 
 from backbone.models.backbone import C4Split
 
-SINGLE_LEVEL = "c4"
-"""The name that the one map has here."""
+C4_LEVEL = "c4"
+"""Name of the only level."""
 
 
-class SingleMap(nn.Module):
-    """The neck that is none. It has no weights; those of the first part are the backbone's.
+class C4Neck(nn.Module):
+    """Identity neck: exposes the stride-16 map as the only level (C4).
+
+    It has no weights; those of the first part are the backbone's.
 
     Shape:
         - images: (B, 3, H, W) in [0, 1]
@@ -30,11 +31,11 @@ class SingleMap(nn.Module):
         self.split = split
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return {SINGLE_LEVEL: self.split.forward_c4(images)}
+        return {C4_LEVEL: self.split.forward_c4(images)}
 
 
-class CropHead(nn.Module):
-    """The backbone's second part on crops, then a ReLU. It has no weights of its own either.
+class Res5Head(nn.Module):
+    """Box head: the second part of the backbone on crops, then a ReLU. It has no weights either.
 
     Shape:
         - crops: (R, C, h, w)

@@ -1,4 +1,4 @@
-"""A trained detector as one file that says how to build it again."""
+"""Trained detectors as files: weights, and the metadata to build the detector."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from detection.models.detector import Detector
 
 @dataclass(frozen=True, slots=True)
 class DetectorInfo:
-    """What one needs to know to use a detector, beside its weights."""
+    """Metadata of a trained detector: config, classes and input size."""
 
     config: DetectorConfig
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
-    """COCO's category id of each class."""
+    """COCO category id of each class."""
     shortest_side_px: int
     """Images are resized as in training; see ``detection.data.transforms.resize_image``."""
     longest_side_px: int
 
     @property
     def categories(self) -> tuple[Category, ...]:
-        """Ids and names by label."""
+        """Category ids and names, indexed by label."""
         return tuple(map(Category, self.category_ids, self.class_names))
 
 
@@ -51,15 +51,15 @@ def save_detector(
     training_seconds: float,
     evaluations: Mapping[int, float],
 ) -> None:
-    """Write ``detector.safetensors``, whole or not at all.
+    """Write ``detector.safetensors`` atomically.
 
     Args:
         path: the file.
-        detector: its weights.
-        info: how to use it.
-        provenance: how it was made.
-        training_seconds: wall-clock time.
-        evaluations: step -> AP in percent, of evaluations while it trained.
+        detector: the weights.
+        info: the metadata.
+        provenance: record of how the detector was made.
+        training_seconds: wall-clock time of the training.
+        evaluations: step -> AP in percent, of the evaluations during training.
     """
     metadata = {
         "kind": "detector",
@@ -83,15 +83,15 @@ def save_detector(
 def load_detector(
     path: str | Path, *, inference: InferenceConfig | None = None
 ) -> tuple[Detector, DetectorInfo]:
-    """Build a trained detector, in evaluation mode on the CPU.
+    """Load a trained detector, in evaluation mode on the CPU.
 
     Args:
         path: a ``detector.safetensors``.
-        inference: its threshold and number of detections take the place of the file's.
+        inference: its score threshold and maximum number of detections replace those of the file.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, holds something else, or does not fit its description.
+        ValueError: if it is damaged, is not a detector, or its weights do not fit its metadata.
         ImportError: if it was trained with detectron2 and that is not installed.
     """
     tensors, metadata = read_weights(path, kind="detector")
@@ -134,9 +134,9 @@ def _read_config(name: str, settings: Mapping[str, Any], *, source: str | Path) 
 def _with_limits(config: DetectorConfig, inference: InferenceConfig | None) -> DetectorConfig:
     if inference is None:
         return config
-    threshold, most = inference.score_threshold, inference.max_detections
+    threshold, limit = inference.score_threshold, inference.max_detections
     return replace(
         config,
         score_threshold=config.score_threshold if threshold is None else threshold,
-        max_detections=most or config.max_detections,
+        max_detections=limit or config.max_detections,
     )

@@ -1,4 +1,4 @@
-"""The interface that every detector satisfies."""
+"""Interface of all detectors."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from detection.structures import Detections, Target
 
 
 class Detector(nn.Module, ABC):
-    """Images to boxes. Build one with ``build_detector``.
+    """Map images to boxes. Built by ``build_detector``.
 
-    Images are (3, H, W) float in [0, 1], of any sizes; boxes are in the pixels of the image given.
+    Images are (3, H, W) float in [0, 1], of any sizes; boxes are in the pixels of the input image.
     """
 
     backbone: Backbone

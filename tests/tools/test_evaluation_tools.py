@@ -22,7 +22,7 @@ from benchmark_evaluation import (
     table,
 )
 from detection.data.coco import CocoTable
-from detection.engine.scoring import detect_with_file, load_results_file, save_results_file
+from detection.engine.evaluate import detect_with_file, load_results_file, save_results_file
 from detection.evaluation.files import StoredEvaluation
 from detection.evaluation.report import ReportOptions
 from detection.models.build import build_detector
@@ -166,7 +166,7 @@ def test_corners_and_percents_are_pointed_at(data, tmp_path, caplog, change, wor
     path.write_text(json.dumps(found))
     assert len(load_results_file(path, CocoTable.load(data / "truth.json")).detections) == 10
     assert words in caplog.text
-    assert ("go up to 87" in caplog.text) == bool(words)
+    assert ("are up to 87" in caplog.text) == bool(words)
 
 
 def test_localization_is_written_and_is_no_evaluation_of_detections(data, tmp_path):

@@ -8,7 +8,7 @@ import all_tools
 from detection.data.coco import CocoTable
 from detection.data.convert.convert import convert_annotations
 from detection.data.convert.formats import ConversionConfig
-from detection.engine.scoring import detect_with_file, save_results_file
+from detection.engine.evaluate import detect_with_file, save_results_file
 from detection.engine.train import train_detector
 from detection.evaluation.report import ReportOptions
 

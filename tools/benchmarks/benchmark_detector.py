@@ -25,7 +25,7 @@ from detection.models.config import DetectorConfig
 if TYPE_CHECKING:
     import torch
 
-    from detection.engine.latency import Contender
+    from detection.engine.latency import BenchmarkEntry
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
@@ -108,13 +108,13 @@ def main(run: Run[Args]) -> None:
     print(f"figures: {path}")
 
 
-def build(name: str, args: Args, device: torch.device) -> Contender:
+def build(name: str, args: Args, device: torch.device) -> BenchmarkEntry:
     """Return a trained detector, or one with new weights on a backbone spec."""
     import torch
 
     from backbone.io.weights import read_metadata
     from backbone.models.backbone import build_backbone
-    from detection.engine.latency import Contender
+    from detection.engine.latency import BenchmarkEntry
     from detection.models.build import build_detector
     from detection.models.checkpoint import load_detector
 
@@ -131,7 +131,7 @@ def build(name: str, args: Args, device: torch.device) -> Contender:
         longest = round(longest * args.shortest_side_px / shortest)
         shortest = args.shortest_side_px
     on_device = detector.to(device).to(memory_format=torch.channels_last).eval()
-    return Contender(on_device, shortest, longest)
+    return BenchmarkEntry(on_device, shortest, longest)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from backbone.models.backbone import SPLIT_STRIDE, Backbone
-from detection.models.c4 import SINGLE_LEVEL, CropHead, SingleMap
+from detection.models.c4 import C4_LEVEL, C4Neck, Res5Head
 from detection.models.config import Detectron2CascadeConfig, FasterRCNNConfig
 from detection.models.detector import Detector
 from detection.models.detectron2.parts import (
@@ -59,13 +59,13 @@ class Detectron2FasterRCNN(Detector):
         self.neck: nn.Module
         if config.neck == "c4":
             split = backbone.c4_split()
-            self.neck = SingleMap(split)
-            shapes = {SINGLE_LEVEL: ShapeSpec(channels=split.channels, stride=SPLIT_STRIDE)}
+            self.neck = C4Neck(split)
+            shapes = {C4_LEVEL: ShapeSpec(channels=split.channels, stride=SPLIT_STRIDE)}
             self.rpn = _build_rpn(config, shapes)
             self.roi_heads = Res5ROIHeads(
-                in_features=[SINGLE_LEVEL],
+                in_features=[C4_LEVEL],
                 pooler=_build_pooler(config, shapes),
-                res5=CropHead(split),
+                res5=Res5Head(split),
                 box_predictor=_build_predictor(config, split.out_channels, num_classes),
                 proposal_matcher=_build_matcher(0.5),
                 **sampling,

@@ -23,7 +23,7 @@ from torchvision.ops import (
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from backbone.models.backbone import SPLIT_STRIDE, Backbone
-from detection.models.c4 import SINGLE_LEVEL, CropHead, SingleMap
+from detection.models.c4 import C4_LEVEL, C4Neck, Res5Head
 from detection.models.config import FasterRCNNConfig
 from detection.models.detector import Detector
 from detection.structures import Detections, Target, batch_images
@@ -46,7 +46,7 @@ class ClassAgnosticPredictor(nn.Module):
         return self.cls_score(x), self.bbox_pred(x).repeat(1, self.num_classes)
 
 
-class SingleMapCrops(nn.Module):
+class C4RoIAlign(nn.Module):
     """Crops of the one map, as ``RoIHeads`` asks for them.
 
     ``MultiScaleRoIAlign`` would read it half a pixel off: it has no ``aligned``.
@@ -62,7 +62,7 @@ class SingleMapCrops(nn.Module):
         self, maps: dict[str, Tensor], boxes: list[Tensor], image_sizes: list[tuple[int, int]]
     ) -> Tensor:
         """Return (R, C, roi_pool_size, roi_pool_size) for R boxes in all."""
-        return self.align(maps[SINGLE_LEVEL], boxes)
+        return self.align(maps[C4_LEVEL], boxes)
 
 
 class TorchvisionFasterRCNN(Detector):
@@ -76,12 +76,12 @@ class TorchvisionFasterRCNN(Detector):
         self.neck: nn.Module
         if config.neck == "c4":
             split = backbone.c4_split()
-            self.neck = SingleMap(split)
+            self.neck = C4Neck(split)
             self.rpn = _build_rpn(config, split.channels)
             features = split.out_channels
-            crops: nn.Module = SingleMapCrops(config)
+            crops: nn.Module = C4RoIAlign(config)
             box_head: nn.Module = nn.Sequential(
-                CropHead(split), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+                Res5Head(split), nn.AdaptiveAvgPool2d(1), nn.Flatten()
             )
         else:
             self.neck = _build_pyramid(backbone, config)
@@ -124,7 +124,7 @@ class TorchvisionFasterRCNN(Detector):
         self, images: Sequence[Tensor], truths: list[dict[str, Tensor]] | None
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
         batch, sizes = batch_images(images)
-        is_pyramid = not isinstance(self.neck, SingleMap)
+        is_pyramid = not isinstance(self.neck, C4Neck)
         maps = self.neck(self.backbone(batch) if is_pyramid else batch)
         proposals, rpn_losses = self.rpn(ImageList(batch, sizes), maps, truths)
         found, head_losses = self.roi_heads(maps, proposals, sizes, truths)

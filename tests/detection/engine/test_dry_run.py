@@ -3,7 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from detection.engine import dry_run
 from detection.engine.dry_run import try_training
+from detection.engine.train_step import autocast_dtype
 from detection.models.torchvision.faster_rcnn import TorchvisionFasterRCNN
 
 
@@ -41,3 +43,34 @@ def test_weights_that_no_gradient_reaches_are_named(settings, monkeypatch):
     (fault,) = try_training(settings, progress=False).faults
     assert "2 weights had no gradient" in fault
     assert "stray.weight" in fault
+
+
+@pytest.mark.parametrize(
+    ("precision", "on_cpu", "on_gpu"),
+    [
+        ("32-true", None, None),
+        ("bf16-mixed", torch.bfloat16, torch.bfloat16),
+        ("16-mixed", torch.bfloat16, torch.float16),
+    ],
+)
+def test_a_precision_is_computed_as_lightning_does(
+    settings, monkeypatch, precision, on_cpu, on_gpu
+):
+    assert autocast_dtype(torch.device("cuda"), precision) == on_gpu
+    used = set()
+    real = TorchvisionFasterRCNN.losses
+
+    def losses(self, *args):
+        enabled = torch.is_autocast_enabled("cpu")
+        used.add(torch.get_autocast_dtype("cpu") if enabled else None)
+        return real(self, *args)
+
+    monkeypatch.setattr(TorchvisionFasterRCNN, "losses", losses)
+    monkeypatch.setattr(dry_run, "MAX_STEPS", 4)
+    try_training(replace(settings, precision=precision), progress=False)
+    assert used == {on_cpu}
+
+
+def test_a_precision_that_cannot_be_tried_is_refused(settings):
+    with pytest.raises(ValueError, match=r"unknown precision 'bf16'; choose from \('32-true'"):
+        try_training(replace(settings, precision="bf16"), progress=False)

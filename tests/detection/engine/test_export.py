@@ -79,7 +79,7 @@ def test_what_cannot_be_exported_is_one_sentence(trained, tmp_path):
         export_to(tmp_path, trained, "tflite")
     _, info = load_detector(trained[1])
     info = replace(info, config=Detectron2FasterRCNNConfig())
-    with pytest.raises(ValueError, match="only Faster R-CNN of torchvision's"):
+    with pytest.raises(ValueError, match="only torchvision's Faster R-CNN can be exported"):
         export._check(trained[1], info, load_split(trained[0].data, "val").annotations, "onnx")
 
 

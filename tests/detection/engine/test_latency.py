@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from detection.engine.latency import (
-    Contender,
-    Stages,
+    BenchmarkEntry,
+    StageTimes,
     measure_pass,
     measure_speed,
     speed_rows,
@@ -12,14 +12,14 @@ from detection.engine.latency import (
 from small_detectors import KINDS, make
 
 
-def contender(kind=0, **changes):
+def entry(kind=0, **changes):
     detector = make(KINDS[kind].values[0]).eval()
-    return Contender(detector, **({"shortest_side_px": 64, "longest_side_px": 96} | changes))
+    return BenchmarkEntry(detector, **({"shortest_side_px": 64, "longest_side_px": 96} | changes))
 
 
 def test_the_parts_of_a_latency_are_medians_and_the_batch_gives_the_throughput():
-    single = [Stages(0.001 * n, 0.01 * n, 0.002) for n in range(1, 11)]
-    batched = [Stages(0.0, seconds, 0.0) for seconds in (0.5, 8.0, 0.4)]
+    single = [StageTimes(0.001 * n, 0.01 * n, 0.002) for n in range(1, 11)]
+    batched = [StageTimes(0.0, seconds, 0.0) for seconds in (0.5, 8.0, 0.4)]
     speed = summarize(single, batched, batch_size=4)
     assert speed.latency_ms == pytest.approx(5.5 * 11 + 2)
     assert speed.latency_p90_ms == pytest.approx(9 * 11 + 2)
@@ -29,7 +29,7 @@ def test_the_parts_of_a_latency_are_medians_and_the_batch_gives_the_throughput()
 
 
 def test_detectors_take_turns_with_one_image_and_with_a_batch(monkeypatch):
-    seen, first, second = [], contender(), contender(shortest_side_px=32)
+    seen, first, second = [], entry(), entry(shortest_side_px=32)
     for name, one in (("first", first), ("second", second)):
 
         def predict(images, name=name, found=one.detector.predict):
@@ -56,5 +56,5 @@ def test_every_kind_of_detector_can_be_measured_in_half_precision(kind):
     if KINDS[kind].marks:
         pytest.importorskip("detectron2")
     images = [torch.randint(256, (3, 64, 96), dtype=torch.uint8)]
-    stages = measure_pass(contender(kind), images, precision="bf16-mixed")
+    stages = measure_pass(entry(kind), images, precision="bf16-mixed")
     assert stages.total == stages.preprocessing + stages.network + stages.postprocessing > 0

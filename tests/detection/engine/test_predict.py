@@ -7,8 +7,8 @@ from PIL import Image
 from torch import nn
 
 from detection.config import InferenceConfig
-from detection.engine.predict import find_images, predict_images
-from detection.engine.tta import Vision
+from detection.engine.predict import find_images, predict_files
+from detection.engine.tta import TestTimeAugmentation
 from detection.models.checkpoint import DetectorInfo
 from detection.models.config import TorchvisionFasterRCNNConfig
 from detection.models.detector import Detector
@@ -51,8 +51,8 @@ def picture(path, size=(100, 50), mode="RGB"):
 
 
 def predict(detector, paths, out_dir, *, threshold=0.5, **options):
-    vision = Vision.of(INFO, InferenceConfig(score_threshold=threshold))
-    done = predict_images(detector, INFO, paths, out_dir, vision=vision, progress=False, **options)
+    tta = TestTimeAugmentation.from_config(INFO, InferenceConfig(score_threshold=threshold))
+    done = predict_files(detector, INFO, paths, out_dir, tta=tta, progress=False, **options)
     return json.loads(done.path.read_text())
 
 
@@ -113,7 +113,7 @@ def test_images_of_any_mode_are_taken(detector, tmp_path, mode):
 def test_a_broken_image_is_named_and_the_others_are_written(detector, tmp_path):
     paths = [picture(tmp_path / f"{name}.png") for name in "abc"]
     paths[1].write_bytes(paths[1].read_bytes()[:-30])
-    done = predict_images(detector, INFO, paths, tmp_path / "out", batch_size=2, progress=False)
+    done = predict_files(detector, INFO, paths, tmp_path / "out", batch_size=2, progress=False)
     first, broken, last = json.loads(done.path.read_text())
     assert len(done.broken) == 1
     assert "cannot read image" in broken["error"]

@@ -16,10 +16,10 @@ from detection.data import coco
 from detection.data.coco import CocoTable
 from detection.data.dataset import load_split
 from detection.data.transforms import resize_image
-from detection.engine.scoring import detect_with_file
-from detection.engine.showcase import draw_showcase
+from detection.engine.evaluate import detect_with_file
 from detection.engine.train import DetectorModule, train_detector
 from detection.engine.train_step import scale_recipe
+from detection.engine.visualize import draw_showcase
 from detection.models.checkpoint import load_detector
 from detection.models.torchvision.faster_rcnn import TorchvisionFasterRCNN
 

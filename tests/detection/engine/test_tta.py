@@ -1,4 +1,4 @@
-"""Images in several sizes and mirrored, and limits that take the place of a file's."""
+"""Images in several sizes and flipped, and limits that take the place of a file's."""
 
 from collections import Counter
 
@@ -11,7 +11,7 @@ from detection.config import InferenceConfig
 from detection.data.dataset import load_split
 from detection.engine.evaluate import detect_in_dataset
 from detection.engine.train import train_detector
-from detection.engine.tta import View, Vision, batches_of_equals, detect_in_pixels
+from detection.engine.tta import AugmentedView, TestTimeAugmentation, group_batches, predict_images
 from detection.models.checkpoint import DetectorInfo, load_detector
 from detection.models.config import TorchvisionFasterRCNNConfig
 from detection.models.detector import Detector
@@ -50,8 +50,10 @@ def bright(height=100, width=150):
 def test_one_view_without_mirroring_is_plain_detection():
     detector = make((TorchvisionFasterRCNNConfig, {})).eval()
     pixels = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
-    (found,) = detect_in_pixels(
-        detector, [pixels], Vision.of(INFO, InferenceConfig(score_threshold=0))
+    (found,) = predict_images(
+        detector,
+        [pixels],
+        TestTimeAugmentation.from_config(INFO, InferenceConfig(score_threshold=0)),
     )
     with torch.inference_mode():
         (plain,) = detector.predict([pixels / 255])
@@ -59,11 +61,13 @@ def test_one_view_without_mirroring_is_plain_detection():
     torch.testing.assert_close(found.scores, plain.scores)
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_boxes_of_every_view_lie_on_the_image_itself(mirrored):
+@pytest.mark.parametrize("flipped", [False, True])
+def test_boxes_of_every_view_lie_on_the_image_itself(flipped):
     for side in (50, 100, 200):
-        vision = Vision((View(side, 400, mirrored),), nms_threshold=0.5, max_detections=9)
-        (found,) = detect_in_pixels(Brightest().eval(), [bright()], vision)
+        tta = TestTimeAugmentation(
+            (AugmentedView(side, 400, flipped),), nms_threshold=0.5, max_detections=9
+        )
+        (found,) = predict_images(Brightest().eval(), [bright()], tta)
         torch.testing.assert_close(
             found.boxes, torch.tensor([[30.0, 20, 60, 60]]), atol=2.1, rtol=0
         )
@@ -73,15 +77,17 @@ def test_of_what_several_views_find_the_surest_stays():
     inference = InferenceConfig(
         shortest_sides_px=[50, 100], horizontal_flip=True, score_threshold=0.0
     )
-    vision = Vision.of(INFO, inference)
-    assert len(vision.views) == 4
-    (found,) = detect_in_pixels(Brightest().eval(), [bright()], vision)
+    tta = TestTimeAugmentation.from_config(INFO, inference)
+    assert len(tta.views) == 4
+    (found,) = predict_images(Brightest().eval(), [bright()], tta)
     assert len(found.scores) == 1
     assert found.scores[0] == pytest.approx(0.15, abs=1e-3)
 
 
 def test_the_longer_sides_limit_goes_with_the_shorter_side():
-    views = Vision.of(INFO, InferenceConfig(shortest_sides_px=[32, 96])).views
+    views = TestTimeAugmentation.from_config(
+        INFO, InferenceConfig(shortest_sides_px=[32, 96])
+    ).views
     assert [(v.shortest_side_px, v.longest_side_px) for v in views] == [(32, 64), (96, 192)]
 
 
@@ -89,7 +95,7 @@ def test_limits_take_the_place_of_the_files(config, tmp_path):
     path = train_detector(config(), tmp_path).path
     pixels = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
     detector, info = load_detector(path, inference=InferenceConfig(score_threshold=0.0))
-    (found,) = detect_in_pixels(detector, [pixels], Vision.of(info))
+    (found,) = predict_images(detector, [pixels], TestTimeAugmentation.from_config(info))
     assert len(found.scores) > 2
     middle = float(found.scores.mean())
     for inference, right in (
@@ -97,7 +103,9 @@ def test_limits_take_the_place_of_the_files(config, tmp_path):
         (InferenceConfig(score_threshold=0.0, max_detections=2), found.scores[:2]),
     ):
         detector, info = load_detector(path, inference=inference)
-        (limited,) = detect_in_pixels(detector, [pixels], Vision.of(info, inference))
+        (limited,) = predict_images(
+            detector, [pixels], TestTimeAugmentation.from_config(info, inference)
+        )
         torch.testing.assert_close(limited.scores, right)
 
 
@@ -107,13 +115,13 @@ def test_a_data_set_seen_in_its_own_size_is_seen_as_ever(config, tmp_path):
     val = load_split(settings.data, "val")
     options = {"category_ids": info.category_ids, "batch_size": 2, "progress": False}
     plain = detect_in_dataset(detector, val, **options)
-    seen = detect_in_dataset(detector, val, vision=Vision.of(info), **options)
+    seen = detect_in_dataset(detector, val, tta=TestTimeAugmentation.from_config(info), **options)
     assert plain == seen
 
 
 @given(st.lists(st.integers(0, 3), max_size=30), st.integers(1, 5))
 def test_batches_hold_equals_and_everything_comes_once(kinds, batch_size):
-    batches = list(batches_of_equals(kinds, batch_size))
+    batches = list(group_batches(kinds, batch_size))
     assert sorted(place for batch in batches for place in batch) == list(range(len(kinds)))
     for batch in batches:
         assert len({kinds[place] for place in batch}) == 1

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from test_predict import INFO, LeftHalf
 
-from detection.engine.tta import Vision
-from detection.engine.video import FrameChoice, is_video, predict_video
+from detection.engine.tta import TestTimeAugmentation
+from detection.engine.video import FrameSelection, is_video, predict_video
 
 cv2 = pytest.importorskip("cv2")
 
@@ -20,10 +20,10 @@ def video(tmp_path):
     return path
 
 
-def run(video, out, **choice):
+def run(video, out, **selection):
     path, count = predict_video(
-        LeftHalf().eval(), INFO, str(video), out, vision=Vision.of(INFO),
-        choice=FrameChoice(**choice), progress=False,
+        LeftHalf().eval(), INFO, str(video), out, tta=TestTimeAugmentation.from_config(INFO),
+        selection=FrameSelection(**selection), progress=False,
     )  # fmt: skip
     return path, count, [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -48,7 +48,7 @@ def test_every_frame_gets_a_line_and_a_drawing(video, tmp_path):
 
 
 def test_frames_can_be_left_out_and_limited(video, tmp_path):
-    path, count, lines = run(video, tmp_path / "out", every_nth=3, most=2)
+    path, count, lines = run(video, tmp_path / "out", every_nth=3, max_frames=2)
     assert (count, [line["frame"] for line in lines]) == (2, [0, 3])
     assert frames_of(path.with_suffix(".mp4")) == (2, pytest.approx(10 / 3, abs=0.01))
 

@@ -101,7 +101,7 @@ def test_a_sheet_has_every_picture_once_and_whole():
 
 
 def test_a_sheet_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="needs pictures and columns"):
+    with pytest.raises(ValueError, match="needs at least 1 picture"):
         contact_sheet([], 3)
 
 
