@@ -78,7 +78,7 @@ class DetectionDataConfig:
     longest_side_px: int = 1333
     """... unless the longer side would then have more than this many."""
     bad_boxes: str = "error"
-    """What to do about boxes without area or outside their image: ``error`` or ``drop``."""
+    """Treatment of boxes without area or outside their image: ``error`` or ``drop``."""
     keep_empty: bool = False
     """Whether training uses images without objects."""
 

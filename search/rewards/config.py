@@ -150,7 +150,7 @@ class TableConfig(RewardConfig):
 
 @dataclass(kw_only=True, slots=True)
 class CostConfig:
-    """What the network of a genotype's cells costs, and how much a reward owes to its cost."""
+    """Cost of the network built from a genotype, and its influence on the reward."""
 
     measure: str = "mult_adds"
     """``none``; ``mult_adds`` of one image; ``parameters``; or ``latency_ms``, measured on the
