@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
 from detection.config import BAD_BOXES
-from detection.data.columns import (
-    Box,
-    Flag,
-    Flags,
-    Integers,
-    Numbers,
-    Records,
-    Text,
-    Whole,
-    convert,
-    parse_json,
-    read_bytes,
+from detection.data.coco_file import (
+    CocoColumns,
+    decode_coco,
+    image_sizes,
+    require_finite_products,
 )
+from detection.data.columns import Flags, Integers, Numbers, Text, Whole
 
 logger = logging.getLogger(__name__)
 
 EDGE_PX = 1.0
 """A box may pass the edge of its image by this much, which rounding explains; it is clipped."""
-MAX_COORDINATE = 1e9
-"""Limit of box coordinates in pixels, for scoring; products of larger numbers overflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,41 +44,6 @@ class Category:
 
     id: int
     name: str
-
-
-class ImageRow(msgspec.Struct, gc=False):
-    """An element of ``images``; scoring needs the id alone."""
-
-    id: Whole
-    file_name: Any = UNSET
-    width: Any = UNSET
-    height: Any = UNSET
-
-
-class AnnotationRow(msgspec.Struct, gc=False):
-    """An element of ``annotations``; training needs the id, scoring the area."""
-
-    image_id: Whole
-    category_id: Whole
-    bbox: Box
-    id: Any = UNSET
-    area: Any = UNSET
-    iscrowd: Flag = 0
-
-
-class CategoryRow(msgspec.Struct, gc=False):
-    """An element of ``categories``."""
-
-    id: Whole
-    name: Text
-
-
-class CocoFile(msgspec.Struct):
-    """The members of a COCO JSON that boxes need; outlines, most of a file, are not decoded."""
-
-    images: list[ImageRow]
-    annotations: list[AnnotationRow]
-    categories: list[CategoryRow]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,7 +85,7 @@ class GroundTruth:
             ValueError: if the file is not COCO JSON or contradicts itself; the message names the
                 file, the record and the value.
         """
-        return _Columns.load(path).ground_truth()
+        return cls._from_columns(CocoColumns.load(path))
 
     @classmethod
     def from_dict(cls, data: object, *, path: str | Path = "annotations") -> GroundTruth:
@@ -141,7 +95,29 @@ class GroundTruth:
             data: the decoded JSON.
             path: name of the file, for messages.
         """
-        return _Columns.check(path, decode_coco(path, data), fingerprint="").ground_truth()
+        return cls._from_columns(CocoColumns.check(path, decode_coco(path, data), fingerprint=""))
+
+    @classmethod
+    def _from_columns(cls, columns: CocoColumns) -> GroundTruth:
+        require_finite_products(columns.annotations, columns.boxes)
+        box_areas = columns.boxes[:, 2] * columns.boxes[:, 3]
+        files = [row.file_name for row in columns.images.rows]
+        return cls(
+            path=columns.path,
+            fingerprint=columns.fingerprint,
+            image_ids=columns.image_ids,
+            image_names=tuple(
+                _printable(number if file is UNSET or not file else file)
+                for file, number in zip(files, columns.image_ids.tolist(), strict=True)
+            ),
+            category_ids=columns.category_ids,
+            class_names=columns.class_names,
+            image_indices=columns.image_indices,
+            labels=columns.labels,
+            boxes=columns.boxes,
+            areas=columns.annotations.numbers("area", float, otherwise=box_areas),
+            crowd=columns.crowd,
+        )
 
     def indices_of(self, image_ids: Sequence[int] | None) -> Integers:
         """Return the indices of images in ascending order; of all images for None.
@@ -202,14 +178,14 @@ class CocoTable:
         """
         if bad_boxes not in BAD_BOXES:
             raise ValueError(f"unknown bad_boxes {bad_boxes!r}; choose from {BAD_BOXES}")
-        columns = _Columns.load(path)
-        images = columns.image_records()
+        columns = CocoColumns.load(path)
+        images = _image_records(columns)
         columns.annotations.unique("id", Whole)
         good = _check_boxes(columns, images, drop=bad_boxes == "drop")
         rows = np.flatnonzero(good)[np.argsort(columns.image_indices[good], kind="stable")]
         counts = np.bincount(columns.image_indices[rows], minlength=len(images))
         try:
-            ground_truth: GroundTruth | str = columns.ground_truth()
+            ground_truth: GroundTruth | str = GroundTruth._from_columns(columns)
         except ValueError as error:  # areas, which training does not need
             ground_truth = str(error)
         pairs = zip(columns.category_ids.tolist(), columns.class_names, strict=True)
@@ -295,138 +271,13 @@ def require_categories(
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Columns:
-    """The columns of a COCO JSON that training and scoring share, with the rows for the rest."""
-
-    path: Path
-    fingerprint: str
-    images: Records[ImageRow]
-    """In ascending order of id."""
-    annotations: Records[AnnotationRow]
-    image_ids: Integers
-    category_ids: Integers
-    class_names: tuple[str, ...]
-    image_indices: Integers
-    labels: Integers
-    boxes: Numbers
-    """(N, 4) xywh in pixels."""
-    crowd: Flags
-
-    @classmethod
-    def load(cls, path: str | Path) -> _Columns:
-        contents = read_bytes(path)
-        try:
-            file = msgspec.json.decode(contents, type=CocoFile)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            # Decode again without types for a message that shows the value.
-            file = decode_coco(path, parse_json(path, contents))
-        return cls.check(path, file, fingerprint=hashlib.sha256(contents).hexdigest())
-
-    @classmethod
-    def check(cls, path: str | Path, file: CocoFile, *, fingerprint: str) -> _Columns:
-        images, annotations, categories = coco_records(path, file)
-        image_ids, category_ids = images.unique("id"), categories.unique("id")
-        names = categories.distinct_texts("name")
-        image_order, category_order = np.argsort(image_ids), np.argsort(category_ids)
-        image_ids, category_ids = image_ids[image_order], category_ids[category_order]
-        return cls(
-            path=Path(path),
-            fingerprint=fingerprint,
-            images=Records(path, "image", [images.rows[i] for i in image_order]),
-            annotations=annotations,
-            image_ids=image_ids,
-            category_ids=category_ids,
-            class_names=tuple(names[i] for i in category_order),
-            image_indices=annotations.indices("image_id", image_ids),
-            labels=annotations.indices("category_id", category_ids),
-            boxes=annotations.boxes("bbox"),
-            crowd=annotations.flags("iscrowd"),
-        )
-
-    def image_records(self) -> tuple[ImageRecord, ...]:
-        names, sizes = self.images.values("file_name", Text), image_sizes(self.images)
-        rows = zip(self.image_ids.tolist(), names, *sizes.T.tolist(), strict=True)
-        return tuple(ImageRecord(*row) for row in rows)
-
-    def ground_truth(self) -> GroundTruth:
-        require_finite_products(self.annotations, self.boxes)
-        box_areas = self.boxes[:, 2] * self.boxes[:, 3]
-        files = [row.file_name for row in self.images.rows]
-        return GroundTruth(
-            path=self.path,
-            fingerprint=self.fingerprint,
-            image_ids=self.image_ids,
-            image_names=tuple(
-                _printable(number if file is UNSET or not file else file)
-                for file, number in zip(files, self.image_ids.tolist(), strict=True)
-            ),
-            category_ids=self.category_ids,
-            class_names=self.class_names,
-            image_indices=self.image_indices,
-            labels=self.labels,
-            boxes=self.boxes,
-            areas=self.annotations.numbers("area", float, otherwise=box_areas),
-            crowd=self.crowd,
-        )
+def _image_records(columns: CocoColumns) -> tuple[ImageRecord, ...]:
+    names, sizes = columns.images.values("file_name", Text), image_sizes(columns.images)
+    rows = zip(columns.image_ids.tolist(), names, *sizes.T.tolist(), strict=True)
+    return tuple(ImageRecord(*row) for row in rows)
 
 
-def decode_coco(path: str | Path, data: object) -> CocoFile:
-    """Check the types of decoded COCO JSON.
-
-    Args:
-        path: name of the file, for messages.
-        data: the decoded JSON.
-
-    Raises:
-        ValueError: if ``data`` is not an object with the three lists of objects, or a value has
-            another type.
-    """
-    if not isinstance(data, dict):
-        raise ValueError(
-            f"{path} is not COCO JSON: it must hold one object with "
-            f"{list(CocoFile.__struct_fields__)}, not a {type(data).__name__}"
-        )
-    missing = [key for key in CocoFile.__struct_fields__ if key not in data]
-    if missing:
-        raise ValueError(f"{path} is not COCO JSON: it lacks {missing}; it has {sorted(data)[:8]}")
-    return convert(data, CocoFile, source=path)
-
-
-def coco_records(
-    path: str | Path, file: CocoFile
-) -> tuple[Records[ImageRow], Records[AnnotationRow], Records[CategoryRow]]:
-    """Return images, annotations and categories for checks of columns."""
-    return (
-        Records(path, "image", file.images),
-        Records(path, "annotation", file.annotations),
-        Records(path, "category", file.categories),
-    )
-
-
-def image_sizes(images: Records[ImageRow]) -> Integers:
-    """Return (I, 2) widths and heights in pixels; raise a ValueError unless all are positive."""
-    sizes = np.stack([images.integers(side, Whole) for side in ("width", "height")], axis=1)
-    empty = (sizes <= 0).any(axis=1)
-    if empty.any():
-        index = int(empty.argmax())
-        width, height = sizes[index]
-        images.refuse(index, f"has size {width} x {height}; both sides must be at least 1")
-    return sizes
-
-
-def require_finite_products(records: Records[Any], boxes: Numbers) -> None:
-    """Raise a ValueError if a coordinate passes ``MAX_COORDINATE``."""
-    far = np.any(np.abs(boxes) > MAX_COORDINATE, axis=1)
-    if far.any():
-        index = int(far.argmax())
-        records.refuse(
-            index,
-            f"has bbox {boxes[index].tolist()}; no number may pass {MAX_COORDINATE:.0e} pixels",
-        )
-
-
-def _check_boxes(columns: _Columns, images: Sequence[ImageRecord], *, drop: bool) -> Flags:
+def _check_boxes(columns: CocoColumns, images: Sequence[ImageRecord], *, drop: bool) -> Flags:
     """Return which boxes have an area and lie inside their images."""
     boxes = columns.boxes
     sizes = np.array([(i.width, i.height) for i in images], dtype=np.float64).reshape(-1, 2)

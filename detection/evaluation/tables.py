@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 from msgspec import UNSET
 
-from detection.data.coco import GroundTruth, require_finite_products
+from detection.data.coco import GroundTruth
+from detection.data.coco_file import require_finite_products
 from detection.data.columns import (
     Box,
     Flags,

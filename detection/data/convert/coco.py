@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import trange
 
 from backbone.io.files import write_text
-from detection.data.coco import coco_records, decode_coco
+from detection.data.coco_file import coco_records, decode_coco
 from detection.data.columns import Text, Whole, read_json
 from detection.data.convert.formats import ConversionConfig
 from detection.data.convert.labels import (

@@ -16,7 +16,8 @@ from typing import Any
 from PIL import Image
 
 from detection.config import BAD_BOXES, IMAGE_MODES
-from detection.data.coco import EDGE_PX, CategoryRow
+from detection.data.coco import EDGE_PX
+from detection.data.coco_file import CategoryRow
 from detection.data.columns import Records, convert
 
 logger = logging.getLogger(__name__)

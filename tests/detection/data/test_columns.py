@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from detection.data.coco import EDGE_PX, CategoryRow, CocoTable, GroundTruth
+from detection.data.coco import EDGE_PX, CocoTable, GroundTruth
+from detection.data.coco_file import CategoryRow
 from detection.data.columns import Box, Flag, Records, Whole, convert
 from detection.evaluation.metrics import compute_coco_metrics
 from detection.evaluation.tables import as_detection_table
@@ -139,7 +140,7 @@ def test_any_value_in_results_is_either_scored_or_refused(tmp_path, data, wrong,
     holder[key] = wrong
     table, refusal = refusal_of(lambda: as_detection_table(results, truth, source="results.json"))
     if table is None:
-        assert "table.json: detection" in refusal
+        assert "results.json: detection" in refusal
     else:
         compute_coco_metrics(truth, table)
 

@@ -12,7 +12,7 @@ from backbone.io.weights import read_metadata
 from backbone.training.optim import build_optimizer, multistep_schedule
 from backbone.training.samplers import IterationSampler
 from detection.config import DetectorRecipe
-from detection.data import coco
+from detection.data import coco_file
 from detection.data.coco import CocoTable
 from detection.data.dataset import load_split
 from detection.data.transforms import resize_image
@@ -47,7 +47,7 @@ def test_a_training_with_evaluations_and_a_showcase_reads_each_annotation_file_o
         reads[Path(path).name] += 1
         return Path(path).read_bytes()
 
-    monkeypatch.setattr(coco, "read_bytes", counted)
+    monkeypatch.setattr(coco_file, "read_bytes", counted)
     settings = config(recipe=replace(config().recipe, evaluate_every=2))
     result = train_detector(settings, tmp_path)
     draw_showcase(result.path, result.val, tmp_path / "detections.png")
