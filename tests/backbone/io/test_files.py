@@ -7,7 +7,7 @@ from backbone.io.files import replacing, write_json
 from backbone.io.provenance import Provenance, fingerprint_folder
 
 
-def test_an_error_leaves_the_old_file_and_no_litter(tmp_path):
+def test_an_error_leaves_the_old_file_and_no_temporary_one(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"old": 1})
 
@@ -32,7 +32,7 @@ def test_a_full_disk_leaves_nothing_and_names_the_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+def test_a_folder_that_is_not_writable_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"cannot write .*a\.json"):
         write_json(tmp_path / "file" / "a.json", {})
@@ -44,7 +44,7 @@ def test_nan_is_refused_since_it_is_not_json(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_key_depends_on_everything_that_an_artifact_is_made_from():
+def test_the_key_depends_on_stage_arguments_inputs_and_data():
     base = {"stage": "s", "arguments": {"a": 1}, "inputs": {"i": "x"}, "data": {"d": "y"}}
     changes = ({"stage": "t"}, {"arguments": {"a": 2}}, {"inputs": {}}, {"data": {"d": "z"}})
     keys = {Provenance(**(base | change)).key for change in ({}, *changes)}
@@ -52,12 +52,12 @@ def test_the_key_depends_on_everything_that_an_artifact_is_made_from():
     assert Provenance(**base).key == Provenance(**base).key
 
 
-def test_a_folders_fingerprint_notices_names_and_sizes(tmp_path):
-    seen = {fingerprint_folder(tmp_path)}
+def test_a_folder_s_fingerprint_depends_on_names_and_sizes(tmp_path):
+    fingerprints = {fingerprint_folder(tmp_path)}
     (tmp_path / "a").write_text("1")
-    seen.add(fingerprint_folder(tmp_path))
+    fingerprints.add(fingerprint_folder(tmp_path))
     (tmp_path / "a").write_text("12")
-    seen.add(fingerprint_folder(tmp_path))
+    fingerprints.add(fingerprint_folder(tmp_path))
     (tmp_path / "a").rename(tmp_path / "b")
-    seen.add(fingerprint_folder(tmp_path))
-    assert len(seen) == 4
+    fingerprints.add(fingerprint_folder(tmp_path))
+    assert len(fingerprints) == 4

@@ -7,6 +7,7 @@ from backbone.config import ClassifierRecipe
 from backbone.training.augmentation import (
     EvaluationImages,
     TrainingImages,
+    augment,
     cut_out,
     mix,
     random_shift,
@@ -34,25 +35,25 @@ def image_set(*shapes):
 
 @settings(max_examples=30, deadline=None)
 @given(side=st.integers(1, 12), height=st.integers(8, 20), width=st.integers(8, 20))
-def test_a_cut_out_square_is_grey_and_has_at_most_its_side(side, height, width):
+def test_a_cut_out_square_is_gray_and_has_at_most_its_side(side, height, width):
     torch.manual_seed(0)
     images = torch.full((16, 3, height, width), 0.9)
     cut = cut_out(images, side)
-    grey = cut == 0.5
-    assert (grey | (cut == 0.9)).all()
-    assert (grey[:, 0] == grey[:, 2]).all()
-    rows, columns = grey[:, 0].any(dim=2).sum(dim=1), grey[:, 0].any(dim=1).sum(dim=1)
+    gray = cut == 0.5
+    assert (gray | (cut == 0.9)).all()
+    assert (gray[:, 0] == gray[:, 2]).all()
+    rows, columns = gray[:, 0].any(dim=2).sum(dim=1), gray[:, 0].any(dim=1).sum(dim=1)
     assert (rows >= 1).all()
     assert (rows <= side).all()
     assert (columns <= side).all()
-    assert (grey[:, 0].sum(dim=(1, 2)) == rows * columns).all()
+    assert (gray[:, 0].sum(dim=(1, 2)) == rows * columns).all()
 
 
-def test_the_square_s_centre_is_any_pixel():
+def test_the_center_of_the_square_is_any_pixel():
     torch.manual_seed(0)
-    grey = cut_out(torch.zeros(4000, 3, 8, 8), 1)[:, 0] == 0.5
-    share = grey.float().mean(dim=0) * 64
-    assert ((share > 0.5) & (share < 1.5)).all()
+    gray = cut_out(torch.zeros(4000, 3, 8, 8), 1)[:, 0] == 0.5
+    frequency = gray.float().mean(dim=0) * 64
+    assert ((frequency > 0.5) & (frequency < 1.5)).all()
 
 
 def test_a_shift_moves_each_image_by_its_own_whole_number_of_pixels():
@@ -65,7 +66,7 @@ def test_a_shift_moves_each_image_by_its_own_whole_number_of_pixels():
     assert len(set(indices)) > 5
 
 
-def test_a_shift_and_a_flip_are_what_padding_and_cropping_give():
+def test_a_shift_and_a_flip_equal_padding_and_cropping():
     images = torch.arange(2 * 3 * 5 * 6).view(2, 3, 5, 6).float()
     padded = torch.nn.functional.pad(images, (2, 2, 2, 2), mode="reflect")
     shifts = torch.tensor([[0, 3], [4, 1]])
@@ -74,12 +75,18 @@ def test_a_shift_and_a_flip_are_what_padding_and_cropping_give():
     assert torch.equal(moved[1], padded[1, :, 4:9, 1:7].flip(2))
 
 
+def test_without_augmentation_images_stay_as_they_are():
+    images = torch.rand(4, 3, 8, 8)
+    unchanged = augment(images, recipe(crop_padding_px=0, horizontal_flip=False))
+    assert torch.equal(unchanged, images)
+
+
 def test_images_too_small_for_a_shift_are_refused():
     with pytest.raises(ValueError, match="images of 6 x 2 px are too small for shifts of 2 px"):
         random_shift(torch.zeros(1, 3, 2, 6), 2)
 
 
-def test_what_happens_to_an_image_depends_on_its_seed_alone():
+def test_augmentation_depends_on_the_seed_alone():
     images = image_set((40, 60), (33, 90))
     training = TrainingImages(
         images, recipe(image_side_px=24, random_crop_min_area=0.2, trivial_augment=True)
@@ -95,7 +102,7 @@ def test_what_happens_to_an_image_depends_on_its_seed_alone():
     assert not torch.equal(training[1, 6][0], first)
 
 
-def test_evaluation_takes_the_middle_of_an_image():
+def test_evaluation_takes_the_central_crop():
     image = torch.zeros(3, 64, 128, dtype=torch.uint8)
     image[:, 16:48, 48:80] = 255
     images = ImageSet(("a",), (0,), [image].__getitem__, "")
@@ -114,18 +121,18 @@ def test_without_random_crops_images_stay_whole():
 
 
 @pytest.mark.parametrize("kind", ["mixup_alpha", "cutmix_alpha"])
-def test_mixed_labels_are_shares_and_images_mix_alike(kind):
+def test_labels_are_mixed_in_the_proportions_of_the_images(kind):
     torch.manual_seed(0)
     labels = torch.arange(4)
-    # Every image has its class's number as its value, so that a mixture tells its shares.
+    # The pixels of every image are its class index, so that the mean of a mixture is known.
     images = labels.float().view(4, 1, 1, 1).expand(4, 3, 16, 16).clone()
-    mixed, shares = mix(images, labels, recipe(**{kind: 1.0}), num_classes=4)
-    assert shares.shape == (4, 4)
-    torch.testing.assert_close(shares.sum(dim=1), torch.ones(4))
-    torch.testing.assert_close(mixed.mean(dim=(1, 2, 3)), shares @ torch.arange(4.0))
+    mixed, weights = mix(images, labels, recipe(**{kind: 1.0}), num_classes=4)
+    assert weights.shape == (4, 4)
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(4))
+    torch.testing.assert_close(mixed.mean(dim=(1, 2, 3)), weights @ torch.arange(4.0))
 
 
-def test_without_mixing_labels_stay_numbers():
+def test_without_mixing_labels_stay_indices():
     images, labels = torch.rand(4, 3, 8, 8), torch.arange(4)
     mixed, same = mix(images, labels, recipe(), num_classes=4)
     assert mixed is images
@@ -143,6 +150,6 @@ def test_without_mixing_labels_stay_numbers():
         ({"decay_epochs": 0.0}, "decay_epochs must be above 0"),
     ],
 )
-def test_recipes_that_make_no_sense_are_refused(change, message):
+def test_invalid_recipes_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         recipe(**change)

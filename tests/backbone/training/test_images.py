@@ -5,7 +5,7 @@ from PIL import Image
 
 from backbone.training.images import load_image_set, read_image
 
-COLOURS = np.array(
+COLORS = np.array(
     [[[250, 10, 20], [20, 240, 30], [10, 20, 230]], [[128, 128, 128], [0, 0, 0], [255, 255, 255]]],
     dtype=np.uint8,
 )
@@ -16,62 +16,62 @@ def pixels(image):
 
 
 def test_an_rgb_image_keeps_its_pixels(tmp_path):
-    Image.fromarray(COLOURS).save(tmp_path / "x.png")
+    Image.fromarray(COLORS).save(tmp_path / "x.png")
     image = read_image(tmp_path / "x.png")
     assert image.dtype == torch.uint8
-    np.testing.assert_array_equal(pixels(image), COLOURS)
+    np.testing.assert_array_equal(pixels(image), COLORS)
 
 
-def test_a_greyscale_image_has_three_equal_channels(tmp_path):
-    grey = COLOURS[..., 0]
-    Image.fromarray(grey).save(tmp_path / "x.png")
-    np.testing.assert_array_equal(pixels(read_image(tmp_path / "x.png")), np.stack([grey] * 3, -1))
+def test_a_grayscale_image_has_three_equal_channels(tmp_path):
+    gray = COLORS[..., 0]
+    Image.fromarray(gray).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(pixels(read_image(tmp_path / "x.png")), np.stack([gray] * 3, -1))
 
 
 def test_a_16_bit_image_is_scaled_not_clipped(tmp_path):
-    deep = np.array([[0, 257 * 100, 65535]], dtype=np.uint16)
-    Image.fromarray(deep).save(tmp_path / "x.png")
+    values = np.array([[0, 257 * 100, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "x.png")
     np.testing.assert_array_equal(pixels(read_image(tmp_path / "x.png"))[0, :, 0], [0, 100, 255])
 
 
 def test_a_cmyk_image_is_converted(tmp_path):
-    big = np.repeat(np.repeat(COLOURS, 16, 0), 16, 1)
+    big = np.repeat(np.repeat(COLORS, 16, 0), 16, 1)
     Image.fromarray(big).convert("CMYK").save(tmp_path / "x.jpg", quality=100)
-    found = pixels(read_image(tmp_path / "x.jpg"))
-    assert found.shape == big.shape
-    assert np.abs(found[8, 8].astype(int) - [250, 10, 20]).max() < 40
+    image = pixels(read_image(tmp_path / "x.jpg"))
+    assert image.shape == big.shape
+    assert np.abs(image[8, 8].astype(int) - [250, 10, 20]).max() < 40
 
 
-def test_what_is_transparent_becomes_white(tmp_path):
-    palette = Image.fromarray(COLOURS).quantize(6)
-    see_through = palette.getpixel((0, 0))
-    palette.save(tmp_path / "x.png", transparency=see_through)
-    found = pixels(read_image(tmp_path / "x.png"))
-    np.testing.assert_array_equal(found[0, 0], [255, 255, 255])
-    np.testing.assert_array_equal(found[0, 1], COLOURS[0, 1])
+def test_transparent_pixels_become_white(tmp_path):
+    palette = Image.fromarray(COLORS).quantize(6)
+    transparent = palette.getpixel((0, 0))
+    palette.save(tmp_path / "x.png", transparency=transparent)
+    image = pixels(read_image(tmp_path / "x.png"))
+    np.testing.assert_array_equal(image[0, 0], [255, 255, 255])
+    np.testing.assert_array_equal(image[0, 1], COLORS[0, 1])
 
 
 def rotated_file(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    exif[0x0112] = 6  # display rotated by 90 degrees clockwise
     path = tmp_path / "x.png"
-    Image.fromarray(COLOURS).save(path, exif=exif)
+    Image.fromarray(COLORS).save(path, exif=exif)
     return path
 
 
 def test_an_exif_rotation_is_applied(tmp_path):
-    found = pixels(read_image(rotated_file(tmp_path)))
-    np.testing.assert_array_equal(found, np.rot90(COLOURS, -1))
+    image = pixels(read_image(rotated_file(tmp_path)))
+    np.testing.assert_array_equal(image, np.rot90(COLORS, -1))
 
 
-def test_an_exif_rotation_is_left_out_where_annotations_say_that_it_was(tmp_path):
+def test_an_exif_rotation_is_ignored_if_annotations_are_for_the_unrotated_image(tmp_path):
     path = rotated_file(tmp_path)
-    np.testing.assert_array_equal(pixels(read_image(path, size=(3, 2))), COLOURS)
-    np.testing.assert_array_equal(pixels(read_image(path, size=(2, 3))), np.rot90(COLOURS, -1))
+    np.testing.assert_array_equal(pixels(read_image(path, size=(3, 2))), COLORS)
+    np.testing.assert_array_equal(pixels(read_image(path, size=(2, 3))), np.rot90(COLORS, -1))
 
 
-def test_an_image_of_another_size_than_annotated_is_refused(tmp_path):
-    Image.fromarray(COLOURS).save(tmp_path / "x.png")
+def test_an_image_of_a_size_other_than_annotated_is_refused(tmp_path):
+    Image.fromarray(COLORS).save(tmp_path / "x.png")
     with pytest.raises(ValueError, match=r"x\.png is 3 x 2 pixels, but 5 x 5 in its annotations"):
         read_image(tmp_path / "x.png", size=(5, 5))
 
@@ -86,7 +86,7 @@ def test_a_truncated_image_is_refused_by_name(tmp_path, suffix):
         read_image(path)
 
 
-def test_a_file_that_is_no_image_is_refused_by_name(tmp_path):
+def test_a_file_that_is_not_an_image_is_refused_by_name(tmp_path):
     (tmp_path / "x.png").write_text("hello")
     with pytest.raises(ValueError, match=r"cannot read image .*x\.png"):
         read_image(tmp_path / "x.png")
@@ -97,19 +97,19 @@ def test_a_missing_image_is_named(tmp_path):
         read_image(tmp_path / "none.png")
 
 
-def test_an_image_set_numbers_its_classes_by_name_and_finds_test_as_val(tmp_path):
+def test_classes_are_sorted_by_name_and_test_serves_as_val(tmp_path):
     for split in ("train", "test"):
         for name in ("b", "a"):
             folder = tmp_path / split / name
             folder.mkdir(parents=True)
-            Image.fromarray(COLOURS).save(folder / "0.png")
+            Image.fromarray(COLORS).save(folder / "0.png")
     images = load_image_set(tmp_path, "val")
     assert images.classes == ("a", "b")
     assert [images[i][1] for i in range(len(images))] == [0, 1]
-    np.testing.assert_array_equal(pixels(images[0][0]), COLOURS)
+    np.testing.assert_array_equal(pixels(images[0][0]), COLORS)
 
 
-def test_what_is_missing_of_an_image_set_is_named(tmp_path):
+def test_missing_parts_of_an_image_set_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere does not exist"):
         load_image_set(tmp_path / "nowhere", "train")
     (tmp_path / "train").mkdir()
