@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any
 
 MIN_WIDTH = 4
 """Minimum filters of the first stack's cells: the two stem cells have a quarter and a half of them,
@@ -75,57 +75,38 @@ def require_above(bound: float, **values: float) -> None:
             raise ValueError(f"{name} must be above {bound}, not {value}")
 
 
-def require_choice(choices: Collection[str], **values: str) -> None:
-    """Raise a ValueError that names the first value outside ``choices`` and lists them."""
-    for name, value in values.items():
-        if value not in choices:
-            raise ValueError(f"unknown {name} {value!r}; choose from {tuple(choices)}")
+def require_choice(
+    name: str, value: str, choices: Collection[str], *, renamed: Mapping[str, str] | None = None
+) -> None:
+    """Raise a ValueError if a value is not one of the choices.
+
+    Args:
+        name: name of the setting, for the message.
+        value: value of the setting.
+        choices: valid values.
+        renamed: former value -> current value.
+    """
+    if value in choices:
+        return
+    if renamed and value in renamed:
+        raise ValueError(f"{name}={value} is now called {name}={renamed[value]}")
+    raise ValueError(f"unknown {name} {value!r}; choose from {tuple(choices)}")
 
 
 @dataclass(kw_only=True, slots=True)
-class OptimizerConfig:
-    """Optimizer settings that all recipes share."""
+class ClassifierRecipe:
+    """Recipe for training a classifier."""
 
-    schedules: ClassVar[tuple[str, ...]] = ("cosine",)
-    """Values of ``schedule`` that a recipe accepts."""
-
+    epochs: int
+    """Number of passes over the training images."""
+    batch_size: int
+    """Images per step and process."""
     optimizer: str
     """``adamw``, ``muon``, ``rmsprop`` or ``sgd``; see ``backbone.training.optim``."""
     learning_rate: float
     """Peak learning rate, reached after warm-up."""
     weight_decay: float
     """Weight decay of matrices and filters; biases and normalization have none."""
-    schedule: str = "cosine"
-    """Learning-rate schedule after warm-up."""
-    lr_gamma: float = 0.1
-    """Factor by which a stepwise schedule multiplies the learning rate, in (0, 1]."""
-    gradient_clip: float = 0.0
-    """Maximum norm of the gradient of all parameters; 0 disables clipping."""
-    ema_decay: float = 0.0
-    """Decay of the moving average of the weights that is validated and saved, in [0, 1) (paper,
-    appendix A.7: 0.9999); 0 disables averaging."""
-
-    def __post_init__(self) -> None:
-        require_choice(OPTIMIZERS, optimizer=self.optimizer)
-        require_choice(self.schedules, schedule=self.schedule)
-        require_above(0, learning_rate=self.learning_rate)
-        require_at_least(0, weight_decay=self.weight_decay, gradient_clip=self.gradient_clip)
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must be in [0, 1), not {self.ema_decay}")
-        if not 0 < self.lr_gamma <= 1:
-            raise ValueError(f"lr_gamma must be in (0, 1], not {self.lr_gamma}")
-
-
-@dataclass(kw_only=True, slots=True)
-class ClassifierRecipe(OptimizerConfig):
-    """Recipe for training a classifier."""
-
-    schedules: ClassVar[tuple[str, ...]] = SCHEDULES
-
-    epochs: int
-    """Number of passes over the training images."""
-    batch_size: int
-    """Images per step and process."""
     schedule: str = "cosine"
     """Learning-rate schedule after warm-up: ``cosine`` (to 0 along half a cosine) or
     ``exponential`` (times ``lr_gamma`` every ``decay_epochs``)."""
@@ -146,6 +127,9 @@ class ClassifierRecipe(OptimizerConfig):
     drop_path_keep_prob: float = 1.0
     """Probability that ScheduledDropPath (paper, section 4) keeps an operation of the last cell at
     the end of training, in (0, 1]; 1 disables it. Cells only."""
+    ema_decay: float = 0.0
+    """Decay of the moving average of the weights that is validated and saved, in [0, 1) (paper,
+    appendix A.7: 0.9999); 0 disables averaging."""
     batch_norm_momentum: float = 0.1
     """Weight of a batch in the running statistics, in (0, 1]; 1 minus TensorFlow's decay."""
     crop_padding_px: int = 8
@@ -174,16 +158,18 @@ class ClassifierRecipe(OptimizerConfig):
     """Maximum number of steps between resume checkpoints."""
 
     def __post_init__(self) -> None:
-        OptimizerConfig.__post_init__(self)  # super() fails: slots make it another class
+        require_choice("optimizer", self.optimizer, OPTIMIZERS)
+        require_choice("schedule", self.schedule, SCHEDULES)
         if self.random_crop_min_area and not self.image_side_px:
             raise ValueError("random_crop_min_area needs image_side_px, the side of the crops")
         counts = ("epochs", "batch_size", "checkpoint_every")
         require_at_least(1, **{name: getattr(self, name) for name in counts})
-        require_above(0, decay_epochs=self.decay_epochs)
-        for name in ("label_smoothing", "dropout"):
+        require_above(0, learning_rate=self.learning_rate, decay_epochs=self.decay_epochs)
+        require_at_least(0, weight_decay=self.weight_decay, gradient_clip=self.gradient_clip)
+        for name in ("label_smoothing", "dropout", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}")
-        for name in ("drop_path_keep_prob", "evaluation_crop", "batch_norm_momentum"):
+        for name in ("lr_gamma", "drop_path_keep_prob", "evaluation_crop", "batch_norm_momentum"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in (0, 1], not {getattr(self, name)}")
 

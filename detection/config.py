@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from backbone.config import OPTIMIZERS, require_at_least
+from backbone.config import OPTIMIZERS, require_at_least, require_choice
 
 BAD_BOXES = ("error", "drop")
 IMAGE_MODES = ("link", "copy", "none")
@@ -39,24 +39,6 @@ RENAMED_SETTINGS: Mapping[str, str] = {
 """Former name of a setting -> its name now."""
 RENAMED_CHOICES: Mapping[str, str] = {}
 """Former ``group=option`` -> the option now."""
-
-
-def require_choice(
-    name: str, value: str, choices: Sequence[str], *, renamed: Mapping[str, str] | None = None
-) -> None:
-    """Raise a ValueError if a value is none of the choices.
-
-    Args:
-        name: of the setting, for the message.
-        value: the setting's value.
-        choices: the valid values.
-        renamed: former value -> value now, for the message.
-    """
-    if value in choices:
-        return
-    if renamed and value in renamed:
-        raise ValueError(f"{name}={value} is now called {name}={renamed[value]}")
-    raise ValueError(f"unknown {name} {value!r}; choose from {tuple(choices)}")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -13,10 +13,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from backbone.cells.genotype import Genotype
-from backbone.config import MIN_WIDTH, require_at_least
+from backbone.config import MIN_WIDTH, require_at_least, require_choice
 from backbone.io.provenance import to_builtins
 from backbone.io.runtime import choose_device, limited_threads
-from detection.config import DetectionDataConfig, DetectorRecipe, require_choice
+from detection.config import DetectionDataConfig, DetectorRecipe
 from detection.models.config import DetectorConfig
 
 if TYPE_CHECKING:

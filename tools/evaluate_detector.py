@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from _cli import Run, tool
-from backbone.config import require_at_least
+from backbone.config import require_at_least, require_choice
 from detection.config import (
     EVALUATION_BACKENDS,
     RENAMED_BACKENDS,
     InferenceConfig,
-    require_choice,
 )
 
 if TYPE_CHECKING:

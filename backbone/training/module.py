@@ -119,7 +119,7 @@ def build_schedule(
     Raises:
         ValueError: if the schedule is unknown.
     """
-    require_choice(SCHEDULES, schedule=recipe.schedule)
+    require_choice("schedule", recipe.schedule, SCHEDULES)
     warmup_steps = round(recipe.warmup_epochs * steps_per_epoch)
     if recipe.schedule == "cosine":
         total_steps = recipe.epochs * steps_per_epoch

@@ -56,7 +56,7 @@ def build_optimizer(
     Raises:
         ValueError: if the optimizer is unknown.
     """
-    require_choice(OPTIMIZERS, optimizer=name)
+    require_choice("optimizer", name, OPTIMIZERS)
     decay_biases = name == "sgd" and detectron2_sgd
     groups = list(_parameter_groups(parts, weight_decay=weight_decay, decay_biases=decay_biases))
     if name == "adamw":

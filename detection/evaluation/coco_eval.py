@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from detection.config import EVALUATION_BACKENDS, RENAMED_BACKENDS, require_choice
+from backbone.config import require_choice
+from detection.config import EVALUATION_BACKENDS, RENAMED_BACKENDS
 from detection.data.coco import GroundTruth
 from detection.data.columns import Integers, Numbers
 from detection.evaluation.tables import DetectionTable

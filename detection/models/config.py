@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from backbone.config import Choice, require_at_least
-from detection.config import require_choice
+from backbone.config import Choice, require_at_least, require_choice
 
 NECKS = ("fpn", "c4")
 FPN_NORMS = ("none", "batch")

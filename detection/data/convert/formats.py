@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from backbone.config import load_target
-from detection.config import BAD_BOXES, IMAGE_MODES, require_choice
+from backbone.config import load_target, require_choice
+from detection.config import BAD_BOXES, IMAGE_MODES
 
 if TYPE_CHECKING:
     from detection.data.convert.labels import LabeledSet
