@@ -12,9 +12,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
+from backbone.config import require_choice
 from backbone.training.optim import build_optimizer, cosine_schedule, multistep_schedule
 from backbone.training.samplers import SEED_STEP, GroupedBatchSampler, IterationSampler
-from detection.config import DetectorRecipe, require_choice
+from detection.config import DetectorRecipe
 from detection.data.dataset import CocoDataset, Example, collate
 from detection.models.detector import Detector
 from detection.structures import DetectionBatch
