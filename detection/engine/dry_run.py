@@ -44,7 +44,7 @@ class DryRun:
     """Result of a dry run."""
 
     faults: tuple[str, ...]
-    """What is wrong, one sentence each; empty if the setup is sound."""
+    """Faults of the setup, one sentence each; empty if there is none."""
     losses: tuple[float, ...]
     """Total loss of every step, all on the same images."""
     maps: dict[str, tuple[int, ...]]

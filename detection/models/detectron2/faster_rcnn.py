@@ -100,9 +100,11 @@ class Detectron2FasterRCNN(Detector):
         maps = self.neck(batch)
         with known_warnings_hidden():
             proposals, _ = self.rpn(ImageList(batch, sizes), maps, None)
-        found, _ = self.roi_heads(ImageList(batch, sizes), maps, proposals, None)
-        # Under bf16 autocast scores come in bf16.
-        return [Detections(f.pred_boxes.tensor, f.scores.float(), f.pred_classes) for f in found]
+        instances, _ = self.roi_heads(ImageList(batch, sizes), maps, proposals, None)
+        # Under bf16 autocast scores are bf16.
+        return [
+            Detections(i.pred_boxes.tensor, i.scores.float(), i.pred_classes) for i in instances
+        ]
 
 
 def _pooled_level(backbone: Backbone) -> LastLevelMaxPool:

@@ -1,7 +1,7 @@
-"""What of detectron2 is used here; the one module that imports its models' parts.
+"""detectron2 components of our detectors. No other module imports detectron2's modeling package.
 
-The parts are called as ``detectron2/model_zoo/configs/Base-RCNN-FPN.yaml`` and its siblings
-configure them, without its config system.
+They are configured as in ``detectron2/model_zoo/configs/Base-RCNN-FPN.yaml`` and its siblings, without
+detectron2's config system.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class NasdetBackbone(Detectron2Backbone):  # type: ignore[misc]  # untyped packa
 
     @property
     def size_divisibility(self) -> int:
-        """Of a batch's sides, in pixels."""
+        """Number of pixels that must divide the sides of a batch."""
         return max(self.body.strides.values())
 
 
@@ -141,15 +141,15 @@ def nasdet_backbone(  # noqa: PLR0913  # detectron2's configs have that many set
 
 
 def build_nasdet_backbone(cfg: Any, input_shape: ShapeSpec) -> NasdetBackbone:
-    """Build what ``cfg.MODEL.NASDET`` describes, without a pyramid."""
+    """Build the backbone of ``cfg.MODEL.NASDET`` without a feature pyramid."""
     if input_shape.channels != 3:
         raise ValueError(f"images need 3 channels, not {input_shape.channels}")
-    about = cfg.MODEL.NASDET
+    options = cfg.MODEL.NASDET
     return nasdet_backbone(
-        spec=about.SPEC,
-        out_features=about.OUT_FEATURES,
-        pretrained=about.PRETRAINED,
-        norm=about.NORM,
+        spec=options.SPEC,
+        out_features=options.OUT_FEATURES,
+        pretrained=options.PRETRAINED,
+        norm=options.NORM,
         frozen_stages=cfg.MODEL.BACKBONE.FREEZE_AT,
         pixel_mean=cfg.MODEL.PIXEL_MEAN,
         pixel_std=cfg.MODEL.PIXEL_STD,

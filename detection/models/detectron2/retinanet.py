@@ -93,12 +93,12 @@ class Detectron2RetinaNet(Detector):
         batch, sizes = batch_images(images)
         maps = self._maps(batch)
         with known_warnings_hidden():
-            found = self.network.forward_inference(
+            instances = self.network.forward_inference(
                 ImageList(batch, sizes), maps, self.network.head(maps)
             )
-        # Clips boxes to their images; the sizes stay.
-        clipped = [detector_postprocess(f, *size) for f, size in zip(found, sizes, strict=True)]
-        return [Detections(f.pred_boxes.tensor, f.scores.float(), f.pred_classes) for f in clipped]
+        # Clips boxes to their images without resizing.
+        clipped = [detector_postprocess(i, *size) for i, size in zip(instances, sizes, strict=True)]
+        return [Detections(i.pred_boxes.tensor, i.scores.float(), i.pred_classes) for i in clipped]
 
     def _maps(self, batch: Tensor) -> list[Tensor]:
         maps = self.network.backbone(batch)

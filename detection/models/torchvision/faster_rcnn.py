@@ -117,8 +117,8 @@ class TorchvisionFasterRCNN(Detector):
 
     def predict(self, images: Sequence[Tensor]) -> list[Detections]:
         assert not self.training
-        found, _ = self._run(images, None)
-        return [Detections(f["boxes"], f["scores"], f["labels"] - 1) for f in found]
+        detections, _ = self._run(images, None)
+        return [Detections(d["boxes"], d["scores"], d["labels"] - 1) for d in detections]
 
     def _run(
         self, images: Sequence[Tensor], truths: list[dict[str, Tensor]] | None
@@ -127,8 +127,8 @@ class TorchvisionFasterRCNN(Detector):
         is_pyramid = not isinstance(self.neck, C4Neck)
         maps = self.neck(self.backbone(batch) if is_pyramid else batch)
         proposals, rpn_losses = self.rpn(ImageList(batch, sizes), maps, truths)
-        found, head_losses = self.roi_heads(maps, proposals, sizes, truths)
-        return found, {**rpn_losses, **head_losses}
+        detections, head_losses = self.roi_heads(maps, proposals, sizes, truths)
+        return detections, {**rpn_losses, **head_losses}
 
 
 def _build_pyramid(backbone: Backbone, config: FasterRCNNConfig) -> FeaturePyramidNetwork:

@@ -59,20 +59,20 @@ class TorchvisionRetinaNet(Detector):
         _, outputs, anchors, _ = self._run(images)
         truths = [{"boxes": t.boxes, "labels": t.labels} for t in targets]
         losses: dict[str, Tensor] = self.network.compute_loss(truths, outputs, anchors)
-        places = losses["bbox_regression"] * self.box_loss_weight
-        return {"loss_cls": losses["classification"], "loss_box_reg": places}
+        box_loss = losses["bbox_regression"] * self.box_loss_weight
+        return {"loss_cls": losses["classification"], "loss_box_reg": box_loss}
 
     def predict(self, images: Sequence[Tensor]) -> list[Detections]:
         assert not self.training
         maps, outputs, anchors, sizes = self._run(images)
-        per_place = self.network.anchor_generator.num_anchors_per_location()
-        counts = [m[0, 0].numel() * n for m, n in zip(maps, per_place, strict=True)]
-        found = self.network.postprocess_detections(
+        num_anchors = self.network.anchor_generator.num_anchors_per_location()
+        counts = [m[0, 0].numel() * n for m, n in zip(maps, num_anchors, strict=True)]
+        detections = self.network.postprocess_detections(
             {name: list(torch.split(output, counts, dim=1)) for name, output in outputs.items()},
-            [list(torch.split(places, counts)) for places in anchors],
+            [list(torch.split(boxes, counts)) for boxes in anchors],
             sizes,
         )
-        return [Detections(f["boxes"], f["scores"].float(), f["labels"]) for f in found]
+        return [Detections(d["boxes"], d["scores"].float(), d["labels"]) for d in detections]
 
     def _run(
         self, images: Sequence[Tensor]
