@@ -1,7 +1,7 @@
 """detectron2 components of our detectors. No other module imports detectron2's modeling package.
 
-They are configured as in ``detectron2/model_zoo/configs/Base-RCNN-FPN.yaml`` and its siblings, without
-detectron2's config system.
+They are configured as in ``detectron2/model_zoo/configs/Base-RCNN-FPN.yaml`` and its siblings,
+without detectron2's config system.
 """
 
 from __future__ import annotations
