@@ -1,5 +1,6 @@
 import importlib
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+REPORT = runpy.run_path(str(ROOT / "tests" / "layout_report.py"))
 PACKAGES = ("backbone", "search", "detection")
 
 
@@ -55,3 +57,13 @@ def test_every_tool_checks_its_settings_before_torch_is_loaded():
         env=os.environ | {"PYTHONPATH": path},
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_folder_has_more_than_fourteen_modules(package):
+    assert max(REPORT["modules_per_folder"](package).values()) <= 14
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_package_has_an_import_cycle(package):
+    assert not REPORT["import_cycles"](package)

@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -25,7 +25,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
@@ -201,9 +201,7 @@ class Tool(Generic[ArgsT]):
     def register(self) -> None:
         """Register the tool's schema and all choices with Hydra."""
         register_choices()
-        schema = OmegaConf.structured(self.args)
-        _unset_choices(schema)
-        ConfigStore.instance().store(name=f"{self.name}_schema", node=schema)
+        ConfigStore.instance().store(name=f"{self.name}_schema", node=self.args)
 
     def name_arguments(self, arguments: Sequence[str]) -> Iterator[str]:
         """Yield a command line's arguments with all settings as ``name=value``.
@@ -332,29 +330,6 @@ def tool(
         )
 
     return decorate
-
-
-def _unset_choices(config: DictConfig) -> bool:
-    """Unset the fields whose default is of a subclass of their type; return whether there are any.
-
-    OmegaConf merges into such a field only subclasses of the default's own type, so that the YAML
-    could not select another choice.
-    """
-    unset = False
-    for key in config:
-        node = config._get_node(key)
-        if not isinstance(node, DictConfig) or node._is_none():
-            continue
-        kind = node._metadata.ref_type
-        if node._is_missing():
-            nested = OmegaConf.structured(kind) if is_dataclass(kind) else OmegaConf.create({})
-            if _unset_choices(nested):
-                config[key], unset = nested, True
-        elif node._metadata.object_type is not kind:
-            config[key], unset = MISSING, True
-        else:
-            unset |= _unset_choices(node)
-    return unset
 
 
 def _is_override(argument: str) -> bool:
