@@ -21,13 +21,13 @@ from detection.engine.evaluate import load_results_file
 from detection.evaluation.files import StoredEvaluation
 from detection.evaluation.report import ReportOptions
 from detection.models.checkpoint import load_detector
-from search.analysis.reward_log import MeasurementLog
+from search.analysis.reward_log import RewardLog
 from search.analysis.reward_table import record_table
 from search.execution.base import ExecutorConfig
-from search.rewards.config import CostConfig, ProxyConfig, SupernetConfig, TableConfig
+from search.rewards.config import CostConfig, ProxyConfig, SupernetConfig
 from search.rewards.proxy import ProxyReward
 from search.rewards.supernet_reward import SupernetReward
-from search.rewards.tabular import TableReward
+from search.rewards.tabular import TableConfig, TableReward
 from search.space import SpaceConfig, build_space
 from search.strategies.evolution import EvolutionConfig
 from search.study.config import SearchConfig
@@ -168,7 +168,7 @@ def test_a_measurement_log_is_read_and_its_measurements_are_recognized(tmp_path)
     recorded = [json.loads(line) for line in path.read_text().splitlines()]
     reward = proxy_accuracy()
     genotypes = {g.digest: g for g in build_space(TABLE_SPACE).enumerate()}
-    with MeasurementLog.open(path) as log:
+    with RewardLog.open(path) as log:
         values = [log.find(reward, genotypes[row["genotype"]], seed=3).value for row in recorded]
     assert values == [row["value"] for row in recorded]
 

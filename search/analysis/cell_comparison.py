@@ -1,7 +1,7 @@
-"""Cells against cells: the same training at the same cost, several seeds, test images.
+"""Compare genotypes by the same training at the same cost, with several seeds, on test images.
 
-What a search maximizes is a cheap stand-in, and its best is partly luck. Here its winner meets
-other cells where neither counts: in larger networks, with other seeds, on images that no trial saw.
+A search maximizes a proxy, and the best of many trials is partly luck. Here the winner is compared
+with other genotypes in larger networks, with other seeds, on images that no trial was scored on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from backbone.cells.genotype import Genotype
 from backbone.io.files import write_text
 from backbone.profile.complexity import count_mult_adds, nearest_width
 from search.analysis.config import CellComparisonConfig
-from search.analysis.reward_log import MeasurementLog
+from search.analysis.reward_log import LOG_NAME, LoggedReward, RewardLog
 from search.execution import running_executor
 from search.execution.base import run_tasks
 from search.execution.worker import Evaluator, Task
@@ -31,21 +31,19 @@ from search.rewards.fit import ProxyNetwork, train_proxy
 from search.rewards.image_tensors import ImageTensors
 from search.rewards.proxy import ProxyReward
 
-LOG_NAME = "measurements.jsonl"
-
 
 @dataclass(frozen=True)
 class ScaledAccuracy:
-    """A proxy training's accuracy, 0 to 1, of networks that are as wide as their cost allows."""
+    """Accuracy, 0 to 1, of a proxy training of the network whose cost is nearest to a given one."""
 
     base: ProxyReward
-    """Training and images; its ``first_filters`` is not used."""
+    """Training and images; its ``first_filters`` is ignored."""
     mult_adds: float
-    """That each network comes as near to as a whole number of filters can."""
+    """Multiply-adds of each network for one image, approximated by a whole number of filters."""
 
     @property
     def test_reward(self) -> None:
-        """Which images it scores on is the base's to say."""
+        """None: the base decides on which images this reward is measured."""
 
     @property
     def arguments(self) -> Mapping[str, Any]:
@@ -71,7 +69,7 @@ class ScaledAccuracy:
 def scaled(
     genotype: Genotype, config: ProxyConfig, images: ImageTensors, *, mult_adds: float
 ) -> tuple[ProxyConfig, NetworkSize]:
-    """Return the settings whose network comes nearest to a number of multiply-adds, and its size.
+    """Return the config whose network is nearest to a number of multiply-adds, and its size.
 
     Raises:
         ValueError: if even the narrowest network has more than twice as many.
@@ -96,33 +94,33 @@ def scaled(
 
 @dataclass(frozen=True, slots=True)
 class NetworkSize:
-    """How large a network of some cells is."""
+    """Size of the network of a genotype."""
 
     first_filters: int
     mult_adds: int
-    """Of one image."""
+    """Multiply-adds for one image."""
     parameters: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellResult:
-    """What some cells came to."""
+    """Result for one genotype."""
 
     name: str
     size: NetworkSize
     errors: tuple[float, ...]
-    """Share of test images that are wrong, 0 to 1, of each seed."""
+    """Test error of each seed, 0 to 1."""
     seconds: float
-    """Of all trainings."""
+    """Total duration of the trainings."""
 
     @property
     def mean(self) -> float:
-        """Mean error."""
+        """Mean error over seeds."""
         return statistics.fmean(self.errors)
 
     @property
     def deviation(self) -> float:
-        """Standard deviation over seeds (of a sample); 0 of a single one."""
+        """Sample standard deviation over seeds; 0 for a single one."""
         return statistics.stdev(self.errors) if len(self.errors) > 1 else 0.0
 
 
@@ -132,25 +130,25 @@ def compare_cells(
     cells: Mapping[str, Genotype],
     out_dir: Path,
 ) -> list[CellResult]:
-    """Train all cells alike, and write ``cells_compared.json`` into ``out_dir``.
+    """Train all genotypes alike, and write ``cells_compared.json`` into ``out_dir``.
 
-    Each training is saved in ``measurements.jsonl`` when it is done; a later run goes on there.
+    Each training is appended to ``measurements.jsonl`` when it is finished; a later run resumes
+    from there.
 
     Args:
         config: cost, seeds and executor.
-        proxy: the training; scored on the ``val`` split, and trained on what ``held_out_images``
-            leaves.
-        cells: by name.
-        out_dir: the folder.
+        proxy: the training, without the ``held_out_images``; scored on the ``val`` split.
+        cells: name -> genotype.
+        out_dir: output folder.
 
     Returns:
-        One result for each of the cells, the best first.
+        One result per genotype, the best first.
 
     Raises:
         BlockingIOError: if another process measures in ``out_dir``.
         FileNotFoundError: if the data are missing.
-        FloatingPointError: if a training fails; the others are saved.
-        ValueError: if cells cannot be scaled to the cost.
+        FloatingPointError: if a training fails; the others are logged.
+        ValueError: if a genotype cannot be scaled to the cost.
     """
     reward = ScaledAccuracy(ProxyReward(proxy, is_test=True), config.mult_adds * 1e6)
     images = reward.base.tensors[0]
@@ -159,14 +157,14 @@ def compare_cells(
         for name, genotype in cells.items()
     }
     seeds = range(config.seed, config.seed + config.num_seeds)
-    wanted = [(name, genotype, seed) for seed in seeds for name, genotype in cells.items()]
-    with MeasurementLog.open(out_dir / LOG_NAME) as log:
-        missing = [w for w in wanted if log.find(reward, w[1], seed=w[2]) is None]
-        _train(missing, reward, log, config, num_wanted=len(wanted))
-        results = [
-            _result(name, [log.find(reward, cells[name], seed=seed) for seed in seeds], size)
-            for name, size in sizes.items()
-        ]
+    runs = [(name, genotype, seed) for seed in seeds for name, genotype in cells.items()]
+    with RewardLog.open(out_dir / LOG_NAME) as log:
+        missing = [run for run in runs if log.find(reward, run[1], seed=run[2]) is None]
+        _train(missing, reward, log, config, num_runs=len(runs))
+        results = []
+        for name, size in sizes.items():
+            logged = [log.find(reward, cells[name], seed=seed) for seed in seeds]
+            results.append(_result(name, [entry for entry in logged if entry], size))
     results.sort(key=lambda r: r.mean)
     _write(results, reward, out_dir / "cells_compared.json", num_seeds=config.num_seeds)
     return results
@@ -175,16 +173,16 @@ def compare_cells(
 def _train(
     missing: list[tuple[str, Genotype, int]],
     reward: ScaledAccuracy,
-    log: MeasurementLog,
+    log: RewardLog,
     config: CellComparisonConfig,
     *,
-    num_wanted: int,
+    num_runs: int,
 ) -> None:
     if not missing:
         return
     tasks = [Task(number=n, genotype=g, seed=seed) for n, (_, g, seed) in enumerate(missing)]
     bar = tqdm(
-        total=num_wanted, initial=num_wanted - len(missing), desc="cells", unit="training",
+        total=num_runs, initial=num_runs - len(missing), desc="cells", unit="training",
         disable=not config.progress,
     )  # fmt: skip
     failures = []
@@ -203,12 +201,12 @@ def _train(
         raise FloatingPointError(f"{len(failures)} trainings failed; the first, {failures[0]}")
 
 
-def _result(name: str, measured: list[Any], size: NetworkSize) -> CellResult:
+def _result(name: str, logged: list[LoggedReward], size: NetworkSize) -> CellResult:
     return CellResult(
         name=name,
         size=size,
-        errors=tuple(1 - m.value for m in measured),
-        seconds=sum(m.seconds for m in measured),
+        errors=tuple(1 - reward.value for reward in logged if reward.value is not None),
+        seconds=sum(reward.seconds for reward in logged),
     )
 
 

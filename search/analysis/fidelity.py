@@ -1,9 +1,9 @@
-"""Whether a cheap reward orders genotypes as a dear one does, and which to search with.
+"""Fidelity of proxy rewards: rank correlation with a reference reward, and which to search with.
 
 The best cell of a search is only as good as the order that its reward gives. Random genotypes of
-the space are rewarded by the dear reward and by each cheap one, and Kendall's tau says how often
-two rewards order a pair of genotypes alike: tau = 2 x share - 1. The dear reward, measured again
-from another seed, agrees with itself only so far; no cheap one can be expected to agree better.
+the space are rewarded by the reference and by each proxy, and Kendall's tau tells how often two
+rewards order a pair of genotypes alike: tau = 2 x fraction - 1. The reference's agreement with
+itself from another seed is an upper bound of what can be expected from a proxy.
 """
 
 from __future__ import annotations
@@ -22,149 +22,150 @@ from search.analysis.config import MIN_GENOTYPES, FidelityConfig
 from search.analysis.rank_correlation import kendall_tau
 from search.analysis.recommendation import (
     Comparison,
-    both_values,
     compare,
-    describe,
     median_seconds,
+    paired_values,
     recommend,
 )
-from search.analysis.reward_log import Measurement, MeasurementLog
+from search.analysis.reward_log import LOG_NAME, LoggedReward, RewardLog
 from search.analysis.scatter import Panel, draw_scatter
 from search.randomness import stream
 from search.rewards.base import Reward
 from search.space import SearchSpace, build_space
 
-LOG_NAME = "measurements.jsonl"
-DEAR, CEILING = "dear", "dear again"
-"""Names of the dear reward, and of the same from another seed: the ceiling."""
-MAX_DRAWS = 200
-"""Per genotype, for one that differs from those before it."""
+REFERENCE, REPEATED_REFERENCE = "reference", "reference again"
+"""Names of the reference reward, and of the same reward from another seed."""
+MAX_DRAWS_PER_GENOTYPE = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FidelityResult:
-    """What was measured."""
+    """Fidelity of each proxy, and a recommendation."""
 
     path: Path
     """``fidelity.json``."""
     confidence: float
-    """Of the intervals."""
-    dear_seconds: float | None
-    """Median per genotype; None if there is no dear reward."""
-    ceiling: Comparison
-    """The dear reward against itself from another seed."""
-    cheap: list[Comparison]
+    """Confidence level of the intervals."""
+    reference_seconds: float | None
+    """Median seconds of the reference per genotype; None if it always failed."""
+    self_agreement: Comparison
+    """The reference compared with itself from another seed."""
+    proxies: list[Comparison]
     recommended: str | None
-    """Name of the cheapest reward that keeps the wanted tau; None if none does."""
+    """Name of the fastest proxy that reaches the wanted tau; None if none does."""
     advice: str
     """The recommendation as a sentence."""
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Return a head and rows of text, one per reward, the ceiling first."""
+        """Return header and rows of text: the reference against itself, then each proxy."""
         interval = f"{self.confidence:.0%} interval"
-        head = ["reward", "tau", interval, "genotypes", "failed", "seconds", "share of dear"]
-        return head, [self._row(comparison) for comparison in (self.ceiling, *self.cheap)]
+        header = ["reward", "tau", interval, "genotypes", "failed", "seconds", "% of reference"]
+        return header, [self._row(compared) for compared in (self.self_agreement, *self.proxies)]
 
     def _row(self, compared: Comparison) -> list[str]:
-        found, seconds = compared.agreement, compared.seconds
+        correlation, seconds = compared.correlation, compared.seconds
         numbers = ["-", "-", "-"]
-        if found is not None:
-            interval = f"{found.low:.2f} to {found.high:.2f}"
-            numbers = [f"{found.tau:.2f}", interval, str(found.num_genotypes)]
+        if correlation is not None:
+            interval = f"{correlation.low:.2f} to {correlation.high:.2f}"
+            numbers = [f"{correlation.tau:.2f}", interval, str(correlation.num_genotypes)]
         cost = ["-", "-"]
-        if seconds is not None and self.dear_seconds:
-            cost = [f"{seconds:.3g}", f"{seconds / self.dear_seconds:.1%}"]
+        if seconds is not None and self.reference_seconds:
+            cost = [f"{seconds:.3g}", f"{seconds / self.reference_seconds:.1%}"]
         return [compared.name, *numbers, str(compared.num_failed), *cost]
 
 
 def measure_fidelity(
-    config: FidelityConfig, out_dir: Path, *, dear: Reward, cheap: Mapping[str, Reward]
+    config: FidelityConfig, out_dir: Path, *, reference: Reward, proxies: Mapping[str, Reward]
 ) -> FidelityResult:
     """Measure, and write ``fidelity.json`` and ``fidelity.png`` into ``out_dir``.
 
-    Every reward is saved in ``measurements.jsonl`` as it is measured. A later run in the same
-    folder takes from there what was made from the same reward, data, seed and genotype, and
-    measures the rest: after an interruption, with more genotypes, or with one cheap reward more.
+    Every reward is appended to ``measurements.jsonl`` when it is measured. A later run in the same
+    folder reuses those of the same reward, data, seed and genotype, and measures the others: after
+    an interruption, with more genotypes, or with another proxy.
 
     Args:
-        config: how many genotypes of which space, and what to make of them.
-        out_dir: the folder.
-        dear: the reward to be stood in for.
-        cheap: the others by name. Those that share images with the dear one share its luck with
-            them, as they do in a search.
+        config: the genotypes and the statistics.
+        out_dir: output folder.
+        reference: the reward that the proxies are to replace.
+        proxies: name -> reward. A proxy on the same images shares their luck with the reference, as
+            it does in a search.
 
     Raises:
-        ValueError: if there is no cheap reward, one has the dear one's name, or the space has too
+        ValueError: if there is no proxy, one has the name of the reference, or the space has too
             few genotypes.
         BlockingIOError: if another process measures in ``out_dir``.
     """
-    if not cheap or {DEAR, CEILING} & set(cheap):
+    if not proxies or {REFERENCE, REPEATED_REFERENCE} & set(proxies):
         raise ValueError(
-            f"there must be cheap rewards, and none may be called {DEAR!r} or {CEILING!r}: "
-            f"{list(cheap)}"
+            f"give at least one proxy, with another name than {REFERENCE!r} and "
+            f"{REPEATED_REFERENCE!r}; got {list(proxies)}"
         )
     genotypes = draw_genotypes(
         build_space(config.space), number=config.num_genotypes, seed=config.seed
     )
-    with MeasurementLog.open(out_dir / LOG_NAME) as log:
-        measured = _measure(config, genotypes, log, dear=dear, cheap=cheap)
+    with RewardLog.open(out_dir / LOG_NAME) as log:
+        measured = _measure(config, genotypes, log, reference=reference, proxies=proxies)
     compared = {
-        name: compare(name, measured[DEAR], measured[name], config) for name in (CEILING, *cheap)
+        name: compare(name, measured[REFERENCE], measured[name], config)
+        for name in (REPEATED_REFERENCE, *proxies)
     }
-    dear_seconds = median_seconds(measured[DEAR])
+    reference_seconds = median_seconds(measured[REFERENCE])
     recommended, advice = recommend(
-        [compared[name] for name in cheap],
-        ceiling=compared[CEILING],
-        dear_seconds=dear_seconds,
+        [compared[name] for name in proxies],
+        self_agreement=compared[REPEATED_REFERENCE],
+        reference_seconds=reference_seconds,
         wanted_tau=config.wanted_tau,
     )
     result = FidelityResult(
         path=out_dir / "fidelity.json",
         confidence=config.confidence,
-        dear_seconds=dear_seconds,
-        ceiling=compared[CEILING],
-        cheap=[compared[name] for name in cheap],
+        reference_seconds=reference_seconds,
+        self_agreement=compared[REPEATED_REFERENCE],
+        proxies=[compared[name] for name in proxies],
         recommended=recommended,
         advice=advice,
     )
     _draw(result, measured)
-    _write(result, config, genotypes, measured, {DEAR: dear, **cheap})
+    _write(result, config, genotypes, measured, {REFERENCE: reference, **proxies})
     return result
 
 
 def draw_genotypes(space: SearchSpace, *, number: int, seed: int) -> list[Genotype]:
-    """Return different random genotypes, canonical; a larger number begins with the same ones.
+    """Return distinct random genotypes, canonical; a larger number begins with the same ones.
 
     Raises:
-        ValueError: if the space does not seem to have that many.
+        ValueError: if ``MAX_DRAWS_PER_GENOTYPE`` draws per genotype do not give that many.
     """
-    found: dict[str, Genotype] = {}
-    for draw in range(MAX_DRAWS * number):
-        if len(found) == number:
+    genotypes: dict[str, Genotype] = {}
+    for draw in range(MAX_DRAWS_PER_GENOTYPE * number):
+        if len(genotypes) == number:
             break
         decisions = space.sample(stream("fidelity", seed, draw))
         genotype = space.to_genotype(decisions).canonical()
-        found.setdefault(genotype.digest, genotype)
-    if len(found) < number:
+        genotypes.setdefault(genotype.digest, genotype)
+    if len(genotypes) < number:
         raise ValueError(
-            f"{MAX_DRAWS * number} draws gave {len(found)} different genotypes; the space is too "
-            f"small for num_genotypes={number}"
+            f"{MAX_DRAWS_PER_GENOTYPE * number} draws gave {len(genotypes)} different genotypes; "
+            f"the space is too small for num_genotypes={number}"
         )
-    return list(found.values())
+    return list(genotypes.values())
 
 
 def _measure(
     config: FidelityConfig,
     genotypes: Sequence[Genotype],
-    log: MeasurementLog,
+    log: RewardLog,
     *,
-    dear: Reward,
-    cheap: Mapping[str, Reward],
-) -> dict[str, list[Measurement]]:
-    """Return each reward's measurements in the order of the genotypes."""
-    rewards = {DEAR: (dear, config.seed), CEILING: (dear, config.seed + 1)}
-    rewards |= {name: (reward, config.seed + 1) for name, reward in cheap.items()}
-    measured: dict[str, list[Measurement]] = {name: [] for name in rewards}
+    reference: Reward,
+    proxies: Mapping[str, Reward],
+) -> dict[str, list[LoggedReward]]:
+    """Return each reward's values in the order of the genotypes."""
+    rewards = {
+        REFERENCE: (reference, config.seed),
+        REPEATED_REFERENCE: (reference, config.seed + 1),
+        **{name: (proxy, config.seed + 1) for name, proxy in proxies.items()},
+    }
+    measured: dict[str, list[LoggedReward]] = {name: [] for name in rewards}
     with tqdm(
         total=len(genotypes) * len(rewards), desc="fidelity", unit="reward",
         disable=not config.progress,
@@ -177,36 +178,37 @@ def _measure(
     return measured
 
 
-def _taus_so_far(measured: Mapping[str, Sequence[Measurement]]) -> str:
-    """Say how well the best cheap reward does, and the dear one."""
+def _taus_so_far(measured: Mapping[str, Sequence[LoggedReward]]) -> str:
+    """Format tau of the best proxy and of the reference against itself, for the progress bar."""
     taus = {}
     for name in measured:
-        first, second = both_values(measured[DEAR], measured[name])
+        first, second = paired_values(measured[REFERENCE], measured[name])
         tau = kendall_tau(first, second) if len(first) >= MIN_GENOTYPES else None
-        if name != DEAR and tau is not None:
+        if name != REFERENCE and tau is not None:
             taus[name] = tau
-    ceiling = f"{CEILING} {taus.pop(CEILING):.2f}" if CEILING in taus else ""
+    own = taus.pop(REPEATED_REFERENCE, None)
     best = max(taus, key=taus.__getitem__, default=None)
-    words = [f"{best} {taus[best]:.2f}" if best else "", ceiling]
-    return "tau: " + ", ".join(filter(None, words)) if any(words) else ""
+    parts = [f"{best} {taus[best]:.2f}"] if best is not None else []
+    parts += [f"{REPEATED_REFERENCE} {own:.2f}"] if own is not None else []
+    return "tau: " + ", ".join(parts) if parts else ""
 
 
-def _draw(result: FidelityResult, measured: Mapping[str, Sequence[Measurement]]) -> None:
+def _draw(result: FidelityResult, measured: Mapping[str, Sequence[LoggedReward]]) -> None:
     panels = []
-    for compared in (result.ceiling, *result.cheap):
-        about = describe(compared.agreement) if compared.agreement else compared.problem
+    for compared in (result.self_agreement, *result.proxies):
+        caption = str(compared.correlation) if compared.correlation else compared.problem
         if compared.seconds is not None:
-            about += f"; {compared.seconds:.3g} s"
-        dear, other = both_values(measured[DEAR], measured[compared.name])
-        panels.append(Panel(title=compared.name, about=about, across=other, up=dear))
-    draw_scatter(panels, result.path.with_suffix(".png"), up_label="dear reward")
+            caption += f"; {compared.seconds:.3g} s"
+        reference, other = paired_values(measured[REFERENCE], measured[compared.name])
+        panels.append(Panel(title=compared.name, caption=caption, x=other, y=reference))
+    draw_scatter(panels, result.path.with_suffix(".png"), y_label="reference reward")
 
 
 def _write(
     result: FidelityResult,
     config: FidelityConfig,
     genotypes: Sequence[Genotype],
-    measured: Mapping[str, Sequence[Measurement]],
+    measured: Mapping[str, Sequence[LoggedReward]],
     rewards: Mapping[str, Reward],
 ) -> None:
     provenance = Provenance(
@@ -226,7 +228,7 @@ def _write(
             for split, fingerprint in reward.data.items()
         },
     )
-    table: list[dict[str, Any]] = [
+    rows: list[dict[str, Any]] = [
         {
             "genotype": genotype.to_dict(),
             "digest": genotype.digest,
@@ -242,10 +244,10 @@ def _write(
             "recommended": result.recommended,
             "advice": result.advice,
             "confidence": result.confidence,
-            "dear_seconds": result.dear_seconds,
-            "ceiling": asdict(result.ceiling),
-            "cheap": [asdict(comparison) for comparison in result.cheap],
-            "genotypes": table,
+            "reference_seconds": result.reference_seconds,
+            "self_agreement": asdict(result.self_agreement),
+            "proxies": [asdict(proxy) for proxy in result.proxies],
+            "genotypes": rows,
             "provenance": provenance.to_dict(),
         },
     )

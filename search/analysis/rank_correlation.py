@@ -1,4 +1,4 @@
-"""How far two rewards order genotypes alike: Kendall's tau, and how sure one can be of it."""
+"""Rank correlation (Kendall's tau-b) with bootstrap confidence intervals."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from search.randomness import stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement:
-    """Kendall's tau-b of two rewards, -1 (reversed) to 1 (the same order)."""
+class RankCorrelation:
+    """Kendall's tau-b of two rewards, -1 (reversed order) to 1 (same order)."""
 
     tau: float
     low: float
-    """Lower end of its interval."""
+    """Lower end of the confidence interval."""
     high: float
+    """Upper end of the confidence interval."""
     num_genotypes: int
+    """Number of genotypes with both rewards."""
+
+    def __str__(self) -> str:
+        return f"tau {self.tau:.2f}, {self.low:.2f} to {self.high:.2f}"
 
 
 def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
@@ -28,7 +33,7 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None
 
     Args:
         first: one value per genotype.
-        second: likewise, in the same order.
+        second: one value per genotype, in the same order.
 
     Returns:
         -1 to 1, or None if all values of one side are equal, which is no order.
@@ -38,30 +43,30 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None
     return float(_taus(torch.ones(1, len(first)).double(), _pairs(first, second)))
 
 
-def measure_agreement(
+def measure_rank_correlation(
     first: Sequence[float],
     second: Sequence[float],
     *,
     confidence: float = 0.95,
     num_resamples: int = 5000,
-) -> Agreement:
-    """Return tau-b with a two-sided interval, always the same for the same values.
+) -> RankCorrelation:
+    """Return tau-b with a two-sided interval; deterministic for given values.
 
     The interval is the bootstrap's over genotypes, percentile method (Efron & Tibshirani 1993, "An
     introduction to the bootstrap", chapter 13). A genotype that is drawn twice is tied with itself
     on both sides, which tau-b leaves out. A resample without an order counts as tau 0.
 
-    Resampling cannot show a disagreement that the sample has not, so each end is moved, where it
-    does not lie there already, to what a sample without one discordant pair could tell: with P
-    pairs, the exact binomial bound for no event in P trials, 1 - (alpha/2)^(1/P) (Clopper & Pearson
-    1934). Pairs are not independent trials; that the intervals still cover, on bivariate normal
-    data of 8 to 32 genotypes, is tested.
+    Resampling cannot show a disagreement that is absent from the sample, so each end is moved, if
+    it is not there already, to the limit of what a sample without one discordant pair can exclude:
+    with P pairs, the exact binomial bound for no event in P trials, 1 - (alpha/2)^(1/P) (Clopper &
+    Pearson 1934). Pairs are not independent trials; that the intervals still cover, on bivariate
+    normal data of 8 to 32 genotypes, is tested.
 
     Args:
         first: one reward per genotype.
-        second: likewise, in the same order.
-        confidence: of the interval, above 0 and below 1.
-        num_resamples: bootstrap samples.
+        second: one reward per genotype, in the same order.
+        confidence: confidence level of the interval, above 0 and below 1.
+        num_resamples: number of bootstrap resamples.
 
     Raises:
         ValueError: if there are too few genotypes, or all values of one side are equal.
@@ -83,15 +88,18 @@ def measure_agreement(
     ends = torch.tensor([tail, 1 - tail]).double()
     low, high = torch.quantile(_taus(counts, _pairs(first, second)), ends).tolist()
     num_pairs = number * (number - 1) // 2
-    surest = 1 - 2 * (1 - tail ** (1 / num_pairs))
-    return Agreement(tau=tau, low=min(low, surest), high=max(high, -surest), num_genotypes=number)
+    bound = 1 - 2 * (1 - tail ** (1 / num_pairs))
+    return RankCorrelation(
+        tau=tau, low=min(low, bound), high=max(high, -bound), num_genotypes=number
+    )
 
 
 def _pairs(first: Sequence[float], second: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
     """Return three (M, M) matrices over pairs of genotypes.
 
-    They are 1 where both sides order the pair alike and -1 where they do not; 1 where the first
-    side orders it at all; and 1 where the second one does.
+    The first is 1 for pairs in the same order on both sides, -1 for pairs in opposite orders; the
+    second is 1 for pairs that the first side does not tie, the third likewise for the second side.
+    All other entries are 0.
     """
     signs = []
     for values in (first, second):
@@ -101,7 +109,7 @@ def _pairs(first: Sequence[float], second: Sequence[float]) -> tuple[Tensor, Ten
 
 
 def _taus(counts: Tensor, pairs: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Return tau-b, (R,), of samples that hold each genotype so many times, (R, M); 0 if none."""
-    alike, first, second = (((counts @ matrix) * counts).sum(dim=1) for matrix in pairs)
+    """Return tau-b, (R,), of R resamples with genotype counts (R, M); 0 for those without order."""
+    concordance, first, second = (((counts @ matrix) * counts).sum(dim=1) for matrix in pairs)
     scale = (first * second).sqrt()
-    return torch.where(scale > 0, alike / scale.clamp(min=1), 0.0)
+    return torch.where(scale > 0, concordance / scale.clamp(min=1), 0.0)

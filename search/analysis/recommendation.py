@@ -1,4 +1,4 @@
-"""Which of several cheap rewards to search with, given what they and the dear one measured."""
+"""Choice of a proxy reward, given its rank correlation with the reference reward and its cost."""
 
 from __future__ import annotations
 
@@ -7,107 +7,112 @@ from dataclasses import dataclass
 from statistics import median
 
 from search.analysis.config import FidelityConfig
-from search.analysis.rank_correlation import Agreement, measure_agreement
-from search.analysis.reward_log import Measurement
+from search.analysis.rank_correlation import RankCorrelation, measure_rank_correlation
+from search.analysis.reward_log import LoggedReward
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One reward held against the dear one."""
+    """Comparison of a proxy reward with the reference reward."""
 
     name: str
-    agreement: Agreement | None
+    correlation: RankCorrelation | None
     problem: str
-    """Why there is no agreement; empty if there is."""
+    """Reason for a missing correlation; empty if there is one."""
     seconds: float | None
-    """Per genotype: the median, as the first genotype waits for the images to be decoded. None if
-    there is no reward."""
+    """Median seconds per genotype; not the mean, since the first genotype includes the decoding of
+    the images. None if no genotype has this reward."""
     num_failed: int
     """Genotypes without this reward, left out on both sides."""
 
 
 def compare(
     name: str,
-    dear: Sequence[Measurement],
-    other: Sequence[Measurement],
+    reference: Sequence[LoggedReward],
+    proxy: Sequence[LoggedReward],
     config: FidelityConfig,
 ) -> Comparison:
-    """Hold one reward against the dear one, on the genotypes that have both."""
-    agreement, problem = None, ""
+    """Compare a proxy reward with the reference, on the genotypes that have both."""
+    correlation, problem = None, ""
     try:
-        agreement = measure_agreement(
-            *both_values(dear, other),
+        correlation = measure_rank_correlation(
+            *paired_values(reference, proxy),
             confidence=config.confidence,
             num_resamples=config.num_resamples,
         )
     except ValueError as error:
-        reasons = [m.failure for m in (*other, *dear) if m.failure]
+        reasons = [reward.failure for reward in (*proxy, *reference) if reward.failure]
         problem = f"{error}" + (f". The last failed because of {reasons[-1]}" if reasons else "")
     return Comparison(
         name=name,
-        agreement=agreement,
+        correlation=correlation,
         problem=problem,
-        seconds=median_seconds(other),
-        num_failed=sum(m.value is None for m in other),
+        seconds=median_seconds(proxy),
+        num_failed=sum(reward.value is None for reward in proxy),
     )
 
 
 def recommend(
-    cheap: Sequence[Comparison],
+    proxies: Sequence[Comparison],
     *,
-    ceiling: Comparison,
-    dear_seconds: float | None,
+    self_agreement: Comparison,
+    reference_seconds: float | None,
     wanted_tau: float,
 ) -> tuple[str | None, str]:
-    """Return the cheapest reward that keeps the wanted tau, or None, and a sentence on it.
+    """Return the fastest proxy that reaches the wanted tau, or None, and a sentence for the user.
 
-    A reward keeps it if the lower end of its interval does. One that is no cheaper than the dear
-    reward is not recommended.
+    A proxy reaches it if the lower end of its interval does. A proxy that is no faster than the
+    reference is not recommended.
+
+    Args:
+        proxies: the candidates.
+        self_agreement: the reference compared with itself from another seed.
+        reference_seconds: median seconds of the reference per genotype; None if it always failed.
+        wanted_tau: Kendall's tau, -1 to 1.
     """
-    known = [(c, c.agreement, c.seconds) for c in cheap if c.agreement and c.seconds is not None]
-    if not known or dear_seconds is None:
-        reason = next((c.problem for c in (ceiling, *cheap) if c.problem), "nothing was measured")
-        return None, f"No recommendation: {reason}."
-    kept = [(seconds, c.name, a) for c, a, seconds in known if a.low >= wanted_tau]
-    if kept:
-        seconds, name, found = min(kept, key=lambda entry: entry[0])
-        if seconds >= dear_seconds:
-            return (
-                None,
-                f"What keeps tau {wanted_tau:g} costs no less than the dear reward: {name}.",
+    measured = [
+        (p.seconds, p.name, p.correlation)
+        for p in proxies
+        if p.correlation is not None and p.seconds is not None
+    ]
+    if not measured or reference_seconds is None:
+        reasons = (c.problem for c in (self_agreement, *proxies) if c.problem)
+        return None, f"No recommendation: {next(reasons, 'nothing was measured')}."
+    sufficient = [entry for entry in measured if entry[2].low >= wanted_tau]
+    if sufficient:
+        seconds, name, correlation = min(sufficient, key=lambda entry: entry[0])
+        if seconds >= reference_seconds:
+            return None, (
+                f"The fastest proxy that reaches tau {wanted_tau:g} is no faster than the "
+                f"reference: {name}."
             )
         return name, (
-            f"Search with {name}: it keeps tau {wanted_tau:g} ({describe(found)}) at "
-            f"{seconds / dear_seconds:.1%} of the dear reward's cost."
+            f"Search with {name}: it reaches tau {wanted_tau:g} ({correlation}) at "
+            f"{seconds / reference_seconds:.1%} of the reference's cost."
         )
-    nearest, found, _ = max(known, key=lambda entry: entry[1].tau)
+    _, nearest, correlation = max(measured, key=lambda entry: entry[2].tau)
     sentence = (
-        f"No cheap reward surely keeps tau {wanted_tau:g}; the nearest is {nearest.name} "
-        f"({describe(found)})."
+        f"No proxy reaches tau {wanted_tau:g} with confidence; the nearest is {nearest} "
+        f"({correlation})."
     )
-    if ceiling.agreement is not None:
-        sentence += f" The dear reward agrees with itself by {describe(ceiling.agreement)}."
+    if self_agreement.correlation is not None:
+        sentence += f" The reference agrees with itself by {self_agreement.correlation}."
     return None, f"{sentence} More genotypes narrow the intervals."
 
 
-def describe(found: Agreement) -> str:
-    """Return tau and its interval in words."""
-    return f"tau {found.tau:.2f}, {found.low:.2f} to {found.high:.2f}"
-
-
-def both_values(
-    dear: Sequence[Measurement], other: Sequence[Measurement]
+def paired_values(
+    reference: Sequence[LoggedReward], proxy: Sequence[LoggedReward]
 ) -> tuple[list[float], list[float]]:
     """Return both rewards of the genotypes that have both."""
     pairs = [
         (a.value, b.value)
-        for a, b in zip(dear, other, strict=True)
+        for a, b in zip(reference, proxy, strict=True)
         if a.value is not None and b.value is not None
     ]
     return [a for a, _ in pairs], [b for _, b in pairs]
 
 
-def median_seconds(measured: Sequence[Measurement]) -> float | None:
-    """Return what a reward costs per genotype; None if there is none."""
-    spent = [m.seconds for m in measured if m.value is not None]
-    return median(spent) if spent else None
+def median_seconds(rewards: Sequence[LoggedReward]) -> float | None:
+    """Return the median seconds per genotype; None if no genotype has this reward."""
+    seconds = [reward.seconds for reward in rewards if reward.value is not None]
+    return median(seconds) if seconds else None

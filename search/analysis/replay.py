@@ -1,7 +1,7 @@
-"""Strategies on a recorded table of rewards: how many trainings each would have needed.
+"""Replay strategies on a recorded table of rewards, and count the trainings that each needs.
 
-The real driver and samplers run; only the training is a look-up. So differences between strategies
-can be shown over many seeds, which single searches cannot.
+Driver and samplers are those of a search; only the training is replaced by a look-up. So strategies
+can be compared over many seeds.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ NUM_RESAMPLES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """One strategy with one seed."""
+    """Replay of one strategy with one seed."""
 
     rewards: tuple[float, ...]
-    """Best reward so far after each training; trials of a known genotype cost none."""
+    """Best reward so far after each training; a trial of a known genotype needs no training."""
 
     def trainings_to(self, reward: float) -> float:
-        """Return how many trainings it took to reach a reward; infinity if it was not."""
+        """Return the number of trainings until a reward is reached; infinity if it never is."""
         return next((n for n, best in enumerate(self.rewards, 1) if best >= reward), math.inf)
 
 
@@ -49,10 +49,10 @@ def replay(table: TableReward, strategy: StrategyConfig, *, seed: int, num_trial
     """Search a table once.
 
     Args:
-        table: of the whole space.
-        strategy: what proposes.
-        seed: of the strategy.
-        num_trials: proposals, those of known genotypes included.
+        table: rewards of the whole space.
+        strategy: the strategy.
+        seed: seed of the strategy.
+        num_trials: number of proposals, including those of known genotypes.
     """
     space = build_space(table.space)
     config = SearchConfig(
@@ -72,54 +72,61 @@ def replay(table: TableReward, strategy: StrategyConfig, *, seed: int, num_trial
     return Replay(tuple(curve))
 
 
-def top_fraction_threshold(table: TableReward, share: float) -> float:
-    """Return the least reward of a table's best share, at least one genotype."""
+def top_fraction_threshold(table: TableReward, fraction: float) -> float:
+    """Return the lowest reward in the top fraction of a table, which holds at least one genotype.
+
+    Args:
+        table: rewards of the whole space.
+        fraction: above 0, at most 1.
+    """
     rewards = sorted((row.reward for row in table.rows), reverse=True)
-    return rewards[max(round(share * len(rewards)), 1) - 1]
+    return rewards[max(round(fraction * len(rewards)), 1) - 1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Efficiency:
-    """How fast a strategy reaches the best share of a table, over its seeds."""
+    """Number of trainings that a strategy needs to reach a target, over its seeds."""
 
     name: str
+    """Name of the strategy."""
     reached: float
-    """Share of the seeds that did within their trials."""
+    """Fraction of the seeds that reach the target within their trials."""
     quartiles: tuple[float, float, float]
-    """Trainings needed; infinity beyond the trials given."""
+    """Quartiles of the trainings needed; infinity for seeds that do not reach the target."""
     mean: float
-    """Trainings needed. A seed that did not arrive counts as all of the table, which surely does:
-    what it had spent would make a strategy look fast that keeps proposing the same genotypes."""
+    """Mean of the trainings needed. A seed that does not reach the target counts as the whole
+    table, which always contains it; counting what it spent would favor a strategy that keeps
+    proposing the same genotypes."""
     mean_interval: tuple[float, float]
-    """Percentile bootstrap over seeds, 95 %."""
+    """95 % interval of the mean: percentile bootstrap over seeds."""
     trained: float
-    """Different genotypes that a seed trained in all, on average."""
+    """Mean number of different genotypes that a seed trains."""
 
 
 def summarize(
     name: str, replays: Sequence[Replay], *, target: float, table_size: int
 ) -> Efficiency:
-    """Summarize one strategy's seeds.
+    """Summarize the replays of one strategy.
 
     Args:
-        name: of the strategy.
+        name: name of the strategy.
         replays: one per seed.
-        target: the reward that is to be reached.
-        table_size: genotypes of the table.
+        target: reward to reach.
+        table_size: number of genotypes in the table.
     """
     needed = [r.trainings_to(target) for r in replays]
-    paid = torch.tensor(needed, dtype=torch.float64).clamp(max=table_size)
+    bounded = torch.tensor(needed, dtype=torch.float64).clamp(max=table_size)
     draws = torch.randint(
-        len(paid), (NUM_RESAMPLES, len(paid)), generator=stream("bootstrap", name)
+        len(bounded), (NUM_RESAMPLES, len(bounded)), generator=stream("bootstrap", name)
     )
-    means = paid[draws].mean(dim=1).sort().values
+    means = bounded[draws].mean(dim=1).sort().values
     ordered = sorted(needed)
-    at = [ordered[min(int(q * len(ordered)), len(ordered) - 1)] for q in (0.25, 0.5, 0.75)]
+    quartiles = [ordered[min(int(q * len(ordered)), len(ordered) - 1)] for q in (0.25, 0.5, 0.75)]
     return Efficiency(
         name=name,
         reached=sum(math.isfinite(n) for n in needed) / len(needed),
-        quartiles=(at[0], at[1], at[2]),
-        mean=float(paid.mean()),
+        quartiles=(quartiles[0], quartiles[1], quartiles[2]),
+        mean=float(bounded.mean()),
         mean_interval=(
             float(means[int(0.025 * NUM_RESAMPLES)]), float(means[int(0.975 * NUM_RESAMPLES)]),
         ),
@@ -130,28 +137,28 @@ def summarize(
 def draw_replays(
     replays: Mapping[str, Sequence[Replay]], path: Path, *, target: float, best: float
 ) -> None:
-    """Draw each strategy's mean best reward against trainings, with the band of its quartiles."""
+    """Plot each strategy's mean best reward over trainings with its quartiles, and its success."""
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     for (name, runs), color in zip(replays.items(), COLORS * len(replays), strict=False):
         length = min(len(run.rewards) for run in runs)
-        places = list(range(1, length + 1))
+        trainings = list(range(1, length + 1))
         columns = [sorted(run.rewards[n] for run in runs) for n in range(length)]
-        left.plot(places, [statistics.fmean(c) for c in columns], color=color, label=name)
+        left.plot(trainings, [statistics.fmean(c) for c in columns], color=color, label=name)
         left.fill_between(
-            places, [c[len(c) // 4] for c in columns], [c[3 * len(c) // 4] for c in columns],
+            trainings, [c[len(c) // 4] for c in columns], [c[3 * len(c) // 4] for c in columns],
             color=color, alpha=0.15, linewidth=0,
         )  # fmt: skip
         needed = sorted(run.trainings_to(target) for run in runs)
-        arrived = [n for n in needed if math.isfinite(n)]
-        shares = [100 * (i + 1) / len(runs) for i in range(len(arrived))]
-        right.step([0, *arrived], [0, *shares], where="post", color=color, label=name)
+        finite = [n for n in needed if math.isfinite(n)]
+        percents = [100 * (i + 1) / len(runs) for i in range(len(finite))]
+        right.step([0, *finite], [0, *percents], where="post", color=color, label=name)
     left.axhline(best, color="#888", linewidth=0.8, linestyle=":")
     left.set(xlabel="trainings", ylabel="best reward so far", title="Mean and quartiles of seeds")
     right.set(
         xlabel="trainings", ylabel="% of seeds", ylim=(0, 101),
-        title="Seeds that have reached the table's best share",
+        title="Seeds that have reached the target",
     )  # fmt: skip
     for axis in (left, right):
         axis.grid(alpha=0.25)

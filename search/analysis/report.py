@@ -1,4 +1,4 @@
-"""An honest account of searches: what was found, at what cost, and against which control."""
+"""HTML report on searches: results, curves of the best reward, reward and cost, best cells."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from search.study.results import TrialRow, read_result, read_trials
 
 COLORS = ("#1f6fb4", "#d9822b", "#3d8f4f", "#a0408f", "#7a6a58", "#c23b3b")
 LEAD = (
-    "Best so far is the highest reward of a whole training, on the images that the search scored "
-    "on: being the best of many, it is partly luck. The fresh reward is the winner's with other "
-    "seeds; the unseen one is on images that no trial was scored on. Device time is the sum over "
-    "all workers."
+    "The best reward is the highest of all complete trainings, on the images that trials were "
+    "scored on: as the best of many, it is partly luck. The reevaluated reward is the winner's "
+    "with other seeds; the test reward is measured on images that no trial was scored on. Device "
+    "hours are summed over all workers."
 )
 
 
 @dataclass(frozen=True)
 class FinishedSearch:
-    """One search's folder."""
+    """Output folder of one search."""
 
     folder: Path
     trials: Sequence[TrialRow]
@@ -39,11 +39,11 @@ class FinishedSearch:
 
     @classmethod
     def load(cls, folder: Path) -> FinishedSearch:
-        """Read what a search wrote.
+        """Read the output folder of a search.
 
         Raises:
-            FileNotFoundError: if the search is not finished, or there is none.
-            ValueError: if a file is damaged, or of something else.
+            FileNotFoundError: if the folder holds no search, or an unfinished one.
+            ValueError: if a file is damaged, or was not written by a search.
         """
         path = folder / "cells.json"
         if not path.is_file():
@@ -55,33 +55,39 @@ class FinishedSearch:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """All that its trials depend on, beside its data."""
+        """Recorded settings of the search, which with its data determine its trials."""
         return self.record["provenance"]["arguments"]
 
     def best_so_far(self, *, by_time: bool) -> tuple[list[float], list[float]]:
-        """Return where the curve stands and how high: steps of trials, or of device hours."""
-        across, up, hours, best = [], [], 0.0, math.nan
+        """Return x, trial numbers or device hours, and y, the best reward so far."""
+        x, y, hours, best = [], [], 0.0, math.nan
         for trial in self.trials:
             hours += trial.seconds / 3600
             if trial.reward is not None and not trial.pruned:
                 best = trial.reward if math.isnan(best) else max(best, trial.reward)
-            across.append(hours if by_time else trial.number + 1.0)
-            up.append(best)
-        return across, up
+            x.append(hours if by_time else trial.number + 1.0)
+            y.append(best)
+        return x, y
+
+    @property
+    def winner_reward(self) -> float:
+        """The winner's reevaluated reward, 0 if it failed; its search reward if it has none."""
+        reevaluated: float | None = self.record["reevaluated_reward"]
+        return self.record["reward"] if reevaluated is None else reevaluated
 
 
 def write_report(searches: Mapping[str, Sequence[Path]], path: Path) -> Path:
-    """Write a page on one or more searches, and its plots beside it.
+    """Write an HTML report on one or more searches, and its plots beside it.
 
     Args:
-        searches: label -> folders; several folders of one label are seeds of one search, over
-            which curves show mean and range.
-        path: the page.
+        searches: label -> folders; several folders of one label are seeds of one search, whose
+            curves are drawn as mean and range.
+        path: the HTML file.
 
     Raises:
-        FileNotFoundError: if one of the searches is not finished.
-        ValueError: if a file of theirs is damaged, their rewards are not of one kind, or those of
-            one label differ by more or less than their seeds.
+        FileNotFoundError: if a search is not finished.
+        ValueError: if a file is damaged, the rewards are not of one kind, or the searches of one
+            label do not differ by exactly their seeds.
     """
     loaded = {
         label: [FinishedSearch.load(folder) for folder in folders]
@@ -94,38 +100,33 @@ def write_report(searches: Mapping[str, Sequence[Path]], path: Path) -> Path:
         _table(loaded),
         Picture("Best so far", curves, "Bands: the range over seeds."),
     ]
-    measures = {s.settings["cost"]["measure"] for found in loaded.values() for s in found}
-    has_costs = any(t.cost is not None for f in loaded.values() for s in f for t in s.trials)
+    every = [search for group in loaded.values() for search in group]
+    measures = {search.settings["cost"]["measure"] for search in every}
+    has_costs = any(trial.cost is not None for search in every for trial in search.trials)
     if has_costs and len(measures) == 1:
         _draw_costs(loaded, costs, *measures)
-        note = "Crosses were stopped early; the line is the Pareto front of all."
+        note = "Crosses: trials stopped early. Line: Pareto front of all searches."
         parts.append(Picture("Reward and cost", costs, note))
-    for label, found in loaded.items():
-        best = max(found, key=_winning_reward)
+    for label, group in loaded.items():
+        best = max(group, key=lambda s: s.winner_reward)
         parts.append(Picture(f"Best cells: {label}", best.folder / "cells.png"))
     write_page(path, title="Search for cells", lead=LEAD, parts=parts)
     return path
 
 
-def _winning_reward(search: FinishedSearch) -> float:
-    """Return the reward by which a search chose its winner; 0 if its reevaluation failed."""
-    reevaluated: float | None = search.record["reevaluated_reward"]
-    return search.record["reward"] if reevaluated is None else reevaluated
-
-
 def _check_comparable(loaded: Mapping[str, Sequence[FinishedSearch]]) -> None:
-    """Refuse curves that would not belong on one plot, or bands that would not be of seeds."""
-    for label, found in loaded.items():
+    """Refuse searches whose curves are not comparable, or groups that differ by more than seeds."""
+    for label, group in loaded.items():
         seeds: dict[int, Path] = {}
-        for search in found:
-            names = (search.settings.keys() | found[0].settings.keys()) - {"seed"}
+        for search in group:
+            names = (search.settings.keys() | group[0].settings.keys()) - {"seed"}
             different = sorted(
-                n for n in names if search.settings.get(n) != found[0].settings.get(n)
+                n for n in names if search.settings.get(n) != group[0].settings.get(n)
             )
             if different:
                 raise ValueError(
-                    f"{found[0].folder} and {search.folder}, both {label!r}, differ in "
-                    f"{', '.join(different)}; searches of one name differ by their seeds only"
+                    f"{group[0].folder} and {search.folder}, both {label!r}, differ in "
+                    f"{', '.join(different)}; searches of one label differ by their seeds only"
                 )
             seed = search.settings["seed"]
             if seed in seeds:
@@ -133,26 +134,26 @@ def _check_comparable(loaded: Mapping[str, Sequence[FinishedSearch]]) -> None:
                     f"{seeds[seed]} and {search.folder}, both {label!r}, have the same seed {seed}"
                 )
             seeds[seed] = search.folder
-    first, *others = (search for found in loaded.values() for search in found)
+    first, *others = (search for group in loaded.values() for search in group)
     for search in others:
         same_data = search.record["provenance"]["data"] == first.record["provenance"]["data"]
         if search.settings["reward"] != first.settings["reward"] or not same_data:
             raise ValueError(
-                f"the rewards of {first.folder} and {search.folder} are not comparable: they were "
-                "made by other settings or of other data"
+                f"the rewards of {first.folder} and {search.folder} are not comparable: their "
+                "settings or data differ"
             )
 
 
 def _table(loaded: Mapping[str, Sequence[FinishedSearch]]) -> Table:
     head = (
-        "search", "trials", "trained", "stopped early", "failed", "best reward", "winner, fresh",
-        "winner, unseen", "device hours",
+        "search", "trials", "trained", "stopped early", "failed", "best reward",
+        "winner, reevaluated", "winner, test", "device hours",
     )  # fmt: skip
     rows = []
-    for label, found in loaded.items():
-        for search in found:
-            trials, record = search.trials, search.record
-            name = label if len(found) == 1 else f"{label}, {search.folder.name}"
+    for label, group in loaded.items():
+        for search in group:
+            trials = search.trials
+            name = label if len(group) == 1 else f"{label}, {search.folder.name}"
             best = max(
                 (t.reward for t in trials if t.reward is not None and not t.pruned),
                 default=math.nan,
@@ -165,8 +166,8 @@ def _table(loaded: Mapping[str, Sequence[FinishedSearch]]) -> Table:
                     str(sum(t.pruned for t in trials)),
                     str(sum(bool(t.failure) for t in trials)),
                     f"{best:.4f}",
-                    _rounded(record["reevaluated_reward"]),
-                    _rounded(record["test_reward"]),
+                    _rounded(search.record["reevaluated_reward"]),
+                    _rounded(search.record["test_reward"]),
                     f"{sum(t.seconds for t in trials) / 3600:.3f}",
                 )
             )
@@ -181,8 +182,8 @@ def _draw_curves(loaded: Mapping[str, Sequence[FinishedSearch]], path: Path) -> 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     for axis, by_time in zip(figure.subplots(1, 2, sharey=True), (False, True), strict=True):
-        for (label, found), color in zip(loaded.items(), _colors(loaded), strict=True):
-            _draw_band(axis, [s.best_so_far(by_time=by_time) for s in found], label, color)
+        for (label, group), color in zip(loaded.items(), _colors(loaded), strict=True):
+            _draw_band(axis, [s.best_so_far(by_time=by_time) for s in group], label, color)
         axis.set_xlabel("device hours" if by_time else "trials")
         axis.grid(alpha=0.25)
     figure.axes[0].set_ylabel("best reward so far")
@@ -194,21 +195,15 @@ def _draw_curves(loaded: Mapping[str, Sequence[FinishedSearch]], path: Path) -> 
 def _draw_band(
     axis: Axes, curves: Sequence[tuple[list[float], list[float]]], label: str, color: str
 ) -> None:
-    """Draw the mean of stepped curves, up to where the shortest ends, and their range."""
-    places = sorted({x for across, _ in curves for x in across})
-    places = [x for x in places if max(c[0][0] for c in curves) <= x]
-    places = [x for x in places if x <= min(c[0][-1] for c in curves)]
-    heights = [[_height(curve, x) for curve in curves] for x in places]
-    mean = [sum(h) / len(h) for h in heights]
-    axis.step(places, mean, where="post", color=color, label=label)
+    """Draw mean and range of stepped curves over the interval that all of them cover."""
+    start, end = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+    steps = sorted({step for x, _ in curves for step in x if start <= step <= end})
+    values = [[y[bisect_right(x, step) - 1] for x, y in curves] for step in steps]
+    mean = [sum(column) / len(column) for column in values]
+    axis.step(steps, mean, where="post", color=color, label=label)
     if len(curves) > 1:
-        low, high = [min(h) for h in heights], [max(h) for h in heights]
-        axis.fill_between(places, low, high, step="post", color=color, alpha=0.18, linewidth=0)
-
-
-def _height(curve: tuple[list[float], list[float]], x: float) -> float:
-    across, up = curve
-    return up[bisect_right(across, x) - 1]
+        low, high = [min(column) for column in values], [max(column) for column in values]
+        axis.fill_between(steps, low, high, step="post", color=color, alpha=0.18, linewidth=0)
 
 
 def _draw_costs(loaded: Mapping[str, Sequence[FinishedSearch]], path: Path, measure: str) -> None:
@@ -216,11 +211,11 @@ def _draw_costs(loaded: Mapping[str, Sequence[FinishedSearch]], path: Path, meas
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     points = []
-    for (label, found), color in zip(loaded.items(), _colors(loaded), strict=True):
+    for (label, group), color in zip(loaded.items(), _colors(loaded), strict=True):
         for marker, pruned in (("o", False), ("x", True)):
             drawn = [
                 (t.reward, t.cost)
-                for search in found
+                for search in group
                 for t in search.trials
                 if t.reward is not None and t.cost is not None and t.pruned == pruned
             ]

@@ -1,4 +1,4 @@
-"""Rewards that have been measured, in a file that outlives the process that measures."""
+"""Append-only log of measured rewards, from which interrupted analyses are resumed."""
 
 from __future__ import annotations
 
@@ -21,46 +21,48 @@ from search.rewards.base import Reward
 
 logger = logging.getLogger(__name__)
 
+LOG_NAME = "measurements.jsonl"
+"""Name of the log in an output folder."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
-    """One genotype's reward, or why there is none."""
+class LoggedReward:
+    """One line of the log: a genotype's reward, or the reason for its absence."""
 
     key: str
-    """Equal for measurements of the same reward, on the same data, from the same seed, of equal
-    genotypes."""
+    """Provenance key: equal for the same reward, data, seed and genotype."""
     name: str
-    """What the reward was called."""
+    """Name of the reward in the analysis that measured it."""
     genotype: str
-    """The genotype's digest."""
+    """Digest of the genotype."""
     seed: int
     value: float | None
-    """None if there is no reward."""
+    """The reward, at least 0; None if it failed."""
     seconds: float
-    """Spent on the reward."""
+    """Duration of the measurement."""
     failure: str = ""
-    """Why there is no reward."""
+    """Reason for a missing reward."""
 
 
-class MeasurementLog:
-    """A JSON lines file to which every measurement is added as it is made.
+class RewardLog:
+    """A JSON lines file to which every reward is appended when it is measured.
 
-    A measurement is found again by what it was made from. So a file may hold those of other
-    settings: they are neither used nor lost.
+    Rewards are looked up by their provenance key, so that one file may hold those of several
+    settings.
     """
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file = file
-        self._known = {found.key: found for found in _read(file, path)}
+        self._rewards = {reward.key: reward for reward in _read(file, path)}
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path) -> Iterator[MeasurementLog]:
-        """Open or begin a log; a last line that a kill tore is cut off.
+    def open(cls, path: Path) -> Iterator[RewardLog]:
+        """Open a log, or create it; an incomplete last line is cut off.
 
         Raises:
             BlockingIOError: if another process has it open.
-            ValueError: if a line before the last is damaged.
+            ValueError: if another line than the last is damaged.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+", buffering=0) as file:
@@ -71,25 +73,24 @@ class MeasurementLog:
                 raise BlockingIOError(errno.EAGAIN, message) from None
             yield cls(file, path)  # the kernel releases the lock, however the process ends
 
-    def measure(self, name: str, reward: Reward, genotype: Genotype, *, seed: int) -> Measurement:
-        """Return a genotype's reward, measured now unless it is known.
+    def measure(self, name: str, reward: Reward, genotype: Genotype, *, seed: int) -> LoggedReward:
+        """Return a genotype's reward, measured now unless it is in the log.
 
-        A failure (see ``Reward``) is a measurement too, and is not tried again; another exception
-        passes.
+        A failure (see ``Reward``) is logged and not tried again; other exceptions propagate.
         """
-        known = self.find(reward, genotype, seed=seed)
-        if known is not None:
-            return known
+        logged = self.find(reward, genotype, seed=seed)
+        if logged is not None:
+            return logged
         start = time.perf_counter()
-        value, failure = _reward(reward, genotype, seed)
+        value, failure = _evaluate(reward, genotype, seed)
         seconds = time.perf_counter() - start
         return self.record(
             name, reward, genotype, seed=seed, value=value, seconds=seconds, failure=failure
         )
 
-    def find(self, reward: Reward, genotype: Genotype, *, seed: int) -> Measurement | None:
-        """Return what is known of a genotype's reward."""
-        return self._known.get(_key(reward, genotype, seed))
+    def find(self, reward: Reward, genotype: Genotype, *, seed: int) -> LoggedReward | None:
+        """Return a genotype's reward if it is in the log."""
+        return self._rewards.get(_key(reward, genotype, seed))
 
     def record(
         self,
@@ -101,11 +102,11 @@ class MeasurementLog:
         value: float | None,
         seconds: float,
         failure: str = "",
-    ) -> Measurement:
-        """Add a measurement that was made elsewhere; see its fields."""
+    ) -> LoggedReward:
+        """Append a reward that was measured elsewhere; arguments as in ``LoggedReward``."""
         if failure:
             logger.warning("%s failed on genotype %s: %s", name, genotype.digest, failure)
-        measurement = Measurement(
+        logged = LoggedReward(
             key=_key(reward, genotype, seed),
             name=name,
             genotype=genotype.digest,
@@ -114,17 +115,17 @@ class MeasurementLog:
             seconds=seconds,
             failure=failure,
         )
-        self._add(measurement)
-        return measurement
+        self._append(logged)
+        return logged
 
-    def _add(self, measurement: Measurement) -> None:
-        line = json.dumps(asdict(measurement), allow_nan=False).encode() + b"\n"
+    def _append(self, reward: LoggedReward) -> None:
+        line = json.dumps(asdict(reward), allow_nan=False).encode() + b"\n"
         end = self._file.seek(0, os.SEEK_END)
         if self._file.write(line) < len(line):
             self._file.truncate(end)
             raise OSError(errno.ENOSPC, f"cannot write {self._file.name}: the disk is full")
         os.fsync(self._file.fileno())
-        self._known[measurement.key] = measurement
+        self._rewards[reward.key] = reward
 
 
 def _key(reward: Reward, genotype: Genotype, seed: int) -> str:
@@ -132,22 +133,23 @@ def _key(reward: Reward, genotype: Genotype, seed: int) -> str:
     return Provenance(stage="measurement", arguments=arguments, data=reward.data).key
 
 
-def _read(file: BinaryIO, path: Path) -> Iterator[Measurement]:
+def _read(file: BinaryIO, path: Path) -> Iterator[LoggedReward]:
     file.seek(0)
     text = file.read()
-    whole = text.rfind(b"\n") + 1
-    file.truncate(whole)
-    for number, line in enumerate(text[:whole].splitlines(), start=1):
+    complete = text.rfind(b"\n") + 1
+    file.truncate(complete)
+    for number, line in enumerate(text[:complete].splitlines(), start=1):
         try:
-            yield Measurement(**json.loads(line))
+            yield LoggedReward(**json.loads(line))
         except (ValueError, TypeError) as error:
             raise ValueError(
-                f"{path}, line {number}, is no measurement ({error}); delete the line to go on"
+                f"{path}, line {number}, is not a logged reward ({error}); delete the line to "
+                "continue"
             ) from None
 
 
-def _reward(reward: Reward, genotype: Genotype, seed: int) -> tuple[float | None, str]:
-    """Return the reward and "", or None and why there is none."""
+def _evaluate(reward: Reward, genotype: Genotype, seed: int) -> tuple[float | None, str]:
+    """Return the reward and "", or None and the reason for the failure."""
     try:
         value = float(reward(genotype, seed=seed, report=lambda _step, _value: None))
     except FAILURES as error:

@@ -1,7 +1,8 @@
-"""A search on workers that only pretend: what the driver can keep busy, without the workers.
+"""Simulate a search to measure scheduler throughput and worker utilization.
 
-A discrete-event simulation around the real driver, sampler and storage. Virtual time advances by
-the time that the driver really takes between two events, and jumps to the next one while it waits.
+A discrete-event simulation of the workers around the driver, sampler and storage of a search.
+Virtual time advances by the time that the driver takes between two events, and jumps to the next
+event while the driver waits.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ REASON = "the loss became nan (simulated)"
 
 
 @dataclass(frozen=True)
-class PretendedReward:
-    """A number between 0 and 1 that depends on the genotype: there is nothing to train."""
+class SimulatedReward:
+    """A random number, 0 to 1, that depends on genotype and seed; nothing is trained."""
 
     arguments: Mapping[str, Any] = field(default_factory=lambda: {"reward": "pretended"})
     data: Mapping[str, str] = field(default_factory=dict)
@@ -47,7 +48,7 @@ class PretendedReward:
 
 @dataclass(slots=True)
 class _Span:
-    """A task under way: when it ends, and how."""
+    """A running task, with its end in virtual time."""
 
     task: Task
     start: float
@@ -57,19 +58,19 @@ class _Span:
 
 
 class SimulatedExecutor:
-    """Workers whose trainings take drawn times; some fail, some lose their worker on the way."""
+    """Executor whose trainings take random times; some fail, some lose their worker."""
 
     def __init__(self, config: SimulationConfig, *, seed: int) -> None:
         self.num_slots = config.num_workers
         self.busy_seconds = 0.0
-        """Of virtual time and all workers, spent on trainings, also on those that were lost."""
+        """Virtual time of all workers in trainings, including lost ones."""
         self.last_submission = 0.0
-        """Virtual time of the last new training."""
+        """Virtual time at which the last task was submitted."""
         self.num_lost = 0
         self._config, self._seed = config, seed
-        self._reward = PretendedReward()
+        self._reward = SimulatedReward()
         self._running: list[tuple[float, int, _Span]] = []
-        self._idle_seconds = 0.0  # waiting that ended with a training
+        self._idle_seconds = 0.0  # of waits that ended with a task
         self._free_since = deque([0.0] * config.num_workers)
         self._count = 0
         self._offset, self._reference = 0.0, time.perf_counter()
@@ -80,7 +81,7 @@ class SimulatedExecutor:
 
     @property
     def idle_seconds(self) -> float:
-        """Of all workers, spent on waiting for work up to the last new training."""
+        """Virtual time that all workers waited for work, up to the last submitted task."""
         still_free = (max(self.last_submission - since, 0.0) for since in self._free_since)
         return self._idle_seconds + sum(still_free)
 
@@ -108,7 +109,7 @@ class SimulatedExecutor:
         outcomes: list[Outcome] = []
         while not outcomes:
             ahead = self._running[0][0] - self.now()
-            if ahead > 0:  # nothing happens until then
+            if ahead > 0:  # jump to the next event
                 self._offset += ahead
             while self._running and self._running[0][0] <= self.now():
                 span = heapq.heappop(self._running)[2]
@@ -135,24 +136,24 @@ class SimulatedExecutor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationResult:
-    """What a simulated search came to."""
+    """Throughput and utilization of a simulated search."""
 
     num_trials: int
     num_failed: int
     num_lost: int
-    """Trainings whose worker was lost, and that were done again."""
+    """Trainings whose worker was lost, which were repeated."""
     virtual_hours: float
     """From the first proposal to the last outcome."""
     busy_percent: float
-    """Of the workers' time that went into trainings, up to the last outcome."""
+    """Percentage of the workers' time spent in trainings, up to the last outcome."""
     busy_percent_before_tail: float
-    """The same up to the last proposal, after which there is no more work to hand out."""
+    """The same up to the last proposal, after which workers run out of work."""
     tail_hours: float
-    """Virtual time from there to the last outcome."""
+    """Virtual time from the last proposal to the last outcome."""
     driver_seconds_per_trial: float
-    """Real time that the driver took."""
+    """Real time of the driver per trial."""
     peak_gib: float
-    """Memory of the process."""
+    """Peak memory of the process."""
 
 
 def simulate_search(
@@ -161,18 +162,20 @@ def simulate_search(
     """Run a whole search on simulated workers.
 
     Args:
-        config: the search; its executor is not used.
-        simulation: the workers.
-        out_dir: a folder for its journal.
+        config: the search; its executor is ignored.
+        simulation: the simulated workers.
+        out_dir: folder for the journal.
 
     Raises:
-        ValueError: if the folder holds a journal: a simulation starts at the beginning.
+        ValueError: if the folder holds a journal; a simulation cannot be resumed.
     """
     if (out_dir / JOURNAL_NAME).exists():
-        raise ValueError(f"{out_dir / JOURNAL_NAME} is there already; give a folder without one")
+        raise ValueError(
+            f"{out_dir / JOURNAL_NAME} exists already; give a folder without a journal"
+        )
     start = time.perf_counter()
     space = build_space(config.space)
-    provenance = describe_study(config, reward=PretendedReward())
+    provenance = describe_study(config, reward=SimulatedReward())
     with exclusive_lock(out_dir):
         study = open_study(config, space, provenance, out_dir)
         executor = SimulatedExecutor(simulation, seed=config.seed)

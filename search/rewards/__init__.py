@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from backbone.config import Choice
-from search.rewards.config import ProxyConfig, SupernetConfig, TableConfig
+from search.rewards.config import ProxyConfig, SupernetConfig
+from search.rewards.tabular import TableConfig
 
 REWARDS: Mapping[str, Choice] = MappingProxyType(
     {

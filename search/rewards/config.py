@@ -141,14 +141,6 @@ class ZeroCostConfig(RewardConfig):
 
 
 @dataclass(kw_only=True, slots=True)
-class TableConfig(RewardConfig):
-    """Look rewards up in a recorded table; see ``search.rewards.tabular``."""
-
-    path: str
-    """JSON lines file written by ``tabulate_rewards``; the search space has to be the table's."""
-
-
-@dataclass(kw_only=True, slots=True)
 class CostConfig:
     """Cost of the network built from a genotype, and its influence on the reward."""
 
@@ -156,35 +148,35 @@ class CostConfig:
     """``none``; ``mult_adds`` of one image; ``parameters``; or ``latency_ms``, measured on the
     device."""
     target: float = 0.0
-    """Rewards are constrained to this cost, in the unit of ``measure``; 0: they are not."""
+    """Constrain rewards to this cost, in the unit of ``measure``; 0 for no constraint."""
     front: bool = False
-    """Whether a low cost is a second objective: strategies that can look for the whole Pareto
-    front of reward and cost. (Every search writes the front of what it found.)"""
+    """Minimize the cost as a second objective, with a strategy that supports two. (Every search
+    writes the Pareto front of its trials.)"""
     exponent_within: float = 0.0
-    """With a target, of a cost within it: the reward is multiplied by (target / cost) to this
+    """With a target, for a cost within it: the reward is multiplied by (target / cost) to this
     power (Tan et al. 2019, equations 2 and 3, their -alpha). 0 does not reward a lower cost."""
     exponent_beyond: float = 1.0
-    """The same of a cost beyond the target (their -beta). 0 and 1 are their hard constraint, 0.07
+    """The same for a cost beyond the target (their -beta). 0 and 1 are their hard constraint, 0.07
     and 0.07 their soft one (section 3)."""
     num_cells: int = 2
-    """N: normal cells per stack of the network that is costed: trunk without a head."""
+    """N: normal cells per stack of the measured network, a trunk without a head."""
     first_filters: int = 16
-    """Width of its first stack's cells."""
+    """Width of the cells in the first stack of the measured network."""
     stem: str = "imagenet"
-    """Its stem: ``imagenet`` or ``cifar``."""
+    """Stem of the measured network: ``imagenet`` or ``cifar``."""
     side_px: int = 224
     """Height and width of the images."""
     batch_size: int = 1
-    """Images at a time whose latency is measured."""
+    """Images per batch when latency is measured."""
     device: str = "auto"
-    """Where latency is measured: torch's name of a device; ``auto`` is the first GPU if there is
-    one."""
+    """torch device on which latency is measured; ``auto`` is the first GPU if there is one, else
+    the CPU."""
     num_threads: int = 1
-    """Threads on the CPU then; 0 leaves torch's own number."""
+    """CPU threads when latency is measured; 0 keeps torch's own number."""
     warmup_runs: int = 5
-    """Runs before those that are timed."""
+    """Untimed runs before the timed ones."""
     timed_runs: int = 30
-    """Runs whose median is the latency."""
+    """Timed runs, whose median is the latency."""
 
     def __post_init__(self) -> None:
         if self.measure not in COST_MEASURES:

@@ -1,7 +1,7 @@
-"""A table of every genotype of a small space and its reward: a search that costs nothing to repeat.
+"""A table of every genotype of a small space and its reward: a search without any training.
 
-Strategies are compared on it over many seeds, as on NAS-Bench-101 (Ying et al. 2019), which a
-laptop cannot do by training.
+Strategies are compared on it over many seeds, as on NAS-Bench-101 (Ying et al. 2019), which would
+take too long by training.
 """
 
 from __future__ import annotations
@@ -15,29 +15,39 @@ from typing import Any
 
 from backbone.cells.genotype import Genotype
 from search.rewards.base import ReportStep
-from search.rewards.config import TableConfig
+from search.rewards.config import RewardConfig
 from search.space import SpaceConfig, build_space
 
 FORMAT = "nasdet-reward-table"
 
 
+@dataclass(kw_only=True, slots=True)
+class TableConfig(RewardConfig):
+    """Look rewards up in a recorded table."""
+
+    path: str
+    """JSON lines file written by ``tabulate_rewards``; the search space has to be the table's."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableRow:
-    """One genotype and what its training gave."""
+    """One genotype with its recorded reward."""
 
     genotype: Genotype
     reward: float
     seconds: float
+    """Duration of the training."""
     cost: float | None
+    """In the unit of the header's cost; None if no cost was recorded."""
 
 
 @dataclass(frozen=True)
 class TableReward:
-    """Looks rewards up in a table instead of training; fits ``search.rewards.base.Reward``.
+    """Recorded reward of a genotype; satisfies ``search.rewards.base.Reward``.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not a table, or a line of it is damaged.
+        FileNotFoundError: when it is first used, if the file does not exist.
+        ValueError: when it is first used, if the file is not a table or a line is damaged.
     """
 
     config: TableConfig
@@ -48,7 +58,7 @@ class TableReward:
         return header, {row.genotype.digest: row for row in rows}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the table behind: another process reads its own."""
+        """Leave the table out: another process reads it from the file."""
         return {"config": self.config}
 
     @property
@@ -58,12 +68,12 @@ class TableReward:
 
     @property
     def space(self) -> SpaceConfig:
-        """The space whose genotypes it lists."""
+        """Search space whose genotypes the table lists."""
         return SpaceConfig(**self._content[0]["space"])
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        return {"reward": "table", "table": self._content[0]["made"]}
+        return {"reward": "table", "table": self._content[0]["reward"]}
 
     @property
     def data(self) -> Mapping[str, str]:
@@ -71,7 +81,7 @@ class TableReward:
 
     @property
     def test_reward(self) -> None:
-        """A table has one reward per genotype."""
+        """None: a table has one reward per genotype."""
 
     def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
         row = self._content[1].get(genotype.digest)
@@ -81,22 +91,23 @@ class TableReward:
 
 
 def read_table(path: Path) -> tuple[dict[str, Any], list[TableRow]]:
-    """Read a table's header and rows.
+    """Read a table's header (see ``read_header``) and rows.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not a table, or a line of it is damaged; the message names the line.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is not a table, or a line is damaged; the message names the line.
     """
-    header: dict[str, Any] | None = None
+    header = read_header(path)
+    try:
+        space = build_space(SpaceConfig(**header["space"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}, line 1: {error}") from None
     rows = []
     with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
+        next(file)
+        for number, line in enumerate(file, start=2):
             try:
                 entry = json.loads(line)
-                if header is None:
-                    header = _checked_header(entry)
-                    space = build_space(SpaceConfig(**header["space"]))
-                    continue
                 rows.append(
                     TableRow(
                         genotype=space.to_genotype(entry["decisions"]).canonical(),
@@ -107,12 +118,26 @@ def read_table(path: Path) -> tuple[dict[str, Any], list[TableRow]]:
                 )
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}, line {number}: {error}") from None
-    if header is None:
-        raise ValueError(f"{path} is empty; a table of rewards has a first line that describes it")
     return header, rows
 
 
-def _checked_header(entry: Any) -> dict[str, Any]:
-    if not isinstance(entry, dict) or entry.get("format") != FORMAT:
-        raise ValueError(f'not a table of rewards: expected "format": "{FORMAT}"')
-    return entry
+def read_header(path: Path) -> dict[str, Any]:
+    """Read a table's first line: the recorded space, reward, data and cost.
+
+    Raises:
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is not a table.
+    """
+    with path.open("rb") as file:
+        line = file.readline()
+    if not line:
+        raise ValueError(f"{path} is empty; the first line of a reward table is its header")
+    try:
+        header = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{path}, line 1: {error}") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ValueError(f'{path}, line 1: not a reward table: expected "format": "{FORMAT}"')
+    if "made" in header:  # former name
+        header["reward"] = header.pop("made")
+    return header

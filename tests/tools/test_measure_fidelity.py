@@ -43,7 +43,13 @@ def test_the_tool_prints_a_table_and_a_recommendation(images, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     rows = [line.split("  ")[0] for line in done.stdout.splitlines()]
-    assert rows[1:6] == ["reward", rows[2], "dear again", "epochs=1 max_train_images=8", "synflow"]
+    assert rows[1:6] == [
+        "reward",
+        rows[2],
+        "reference again",
+        "epochs=1 max_train_images=8",
+        "synflow",
+    ]
     advice = json.loads((tmp_path / "fidelity.json").read_text())["advice"]
     assert advice in done.stdout
     assert (tmp_path / "config.yaml").is_file()

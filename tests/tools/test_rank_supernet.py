@@ -28,7 +28,7 @@ def data(tmp_path_factory):
         Image.fromarray(image.numpy()).save(folder / f"{index}.png")
     config = SpaceConfig(operations=["identity", "conv_1x1"], num_blocks=1, combinations=["add"])
     space = build_space(config)
-    lines = [{"format": FORMAT, "space": asdict(config), "made": {}, "data": {}}]
+    lines = [{"format": FORMAT, "space": asdict(config), "reward": {}, "data": {}}]
     for number, genotype in enumerate(list(space.enumerate())[:12]):
         decisions = space.to_decisions(genotype)
         lines.append({"decisions": decisions, "reward": number / 20, "seconds": 1, "cost": None})
@@ -50,12 +50,12 @@ def test_the_tool_prints_how_well_the_order_is_kept(data, tmp_path):
     done = run(data, tmp_path, "best_fraction=0.5")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[3].split("  ")[0] == "shared weights"
-    record = json.loads((tmp_path / "sharing.json").read_text())
+    assert lines[3].split("  ")[0] == "supernet"
+    record = json.loads((tmp_path / "supernet_ranking.json").read_text())
     assert f"{record['compared'][0]['overall']['tau']:.2f}" in lines[3]
     assert (tmp_path / "supernet.safetensors").is_file()
     assert (tmp_path / "config.yaml").is_file()
-    assert "tau/shared weights" in next(tmp_path.rglob("metrics.csv")).read_text()
+    assert "tau/supernet" in next(tmp_path.rglob("metrics.csv")).read_text()
 
 
 def test_a_supernet_is_refused_as_the_reference_of_measure_fidelity():

@@ -69,10 +69,10 @@ def main(run: Run[Args]) -> None:
     reference = ProxyReward(args.reward)
     proxies: dict[str, Reward] = {name: ProxyReward(proxy) for name, proxy in configs.items()}
     result = measure_fidelity(
-        args, run.out, dear=reference, cheap=proxies | zero_cost_rewards(args)
+        args, run.out, reference=reference, proxies=proxies | zero_cost_rewards(args)
     )
-    compared = (result.ceiling, *result.cheap)
-    run.log_metrics({f"tau/{c.name}": c.agreement.tau for c in compared if c.agreement})
+    compared = (result.self_agreement, *result.proxies)
+    run.log_metrics({f"tau/{c.name}": c.correlation.tau for c in compared if c.correlation})
     picture = result.path.with_suffix(".png")
     run.log_images("fidelity", [picture])
     run.finish()

@@ -1,7 +1,7 @@
 r"""Measure the rank correlation of supernet scores with stand-alone training.
 
 Trains the supernet of a table's space, unless its file exists, and scores the table's cells with
-it. Writes sharing.json, sharing.png and supernet.safetensors.
+it. Writes supernet_ranking.json, supernet_ranking.png and supernet.safetensors.
 
 python tools/research/rank_supernet.py table=docs/data/cifar10_648.jsonl \
     reward.data_root=/data/cifar10 reward.first_filters=8 reward.held_out_images=5000
@@ -38,12 +38,12 @@ class Args(SupernetRankingConfig):
 @tool(Args)
 def main(run: Run[Args]) -> None:
     from backbone.io.text_tables import text_table
-    from search.analysis.supernet_ranking import measure_sharing
+    from search.analysis.supernet_ranking import measure_supernet_ranking
 
-    result = measure_sharing(run.args, run.args.reward, run.out)
+    result = measure_supernet_ranking(run.args, run.args.reward, run.out)
     run.log_metrics({f"tau/{c.name}": c.overall.tau for c in result.compared})
     picture = result.path.with_suffix(".png")
-    run.log_images("sharing", [picture])
+    run.log_images("supernet_ranking", [picture])
     run.finish()
     print(f"\n{text_table(*result.table())}\n")
     print(

@@ -71,8 +71,7 @@ def main(run: Run[Args]) -> None:
     from backbone.io.provenance import to_builtins
     from backbone.io.text_tables import text_table
     from search.analysis.replay import draw_replays, summarize, top_fraction_threshold
-    from search.rewards.config import TableConfig
-    from search.rewards.tabular import TableReward
+    from search.rewards.tabular import TableConfig, TableReward
 
     table = TableReward(TableConfig(path=args.table))
     rewards = [row.reward for row in table.rows]

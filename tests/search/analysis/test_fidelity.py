@@ -49,9 +49,13 @@ class Noisy:
         return quality + self.noise * luck
 
 
-def measure(folder, config=CONFIG, dear=None, **cheap):
-    cheap = cheap or {"good": Noisy(0.05), "poor": Noisy(50.0)}
-    return measure_fidelity(config, folder, dear=dear or Noisy(0.02, pause=0.002), cheap=cheap)
+def measure(folder, config=CONFIG, reference=None, **proxies):
+    return measure_fidelity(
+        config,
+        folder,
+        reference=reference or Noisy(0.02, pause=0.002),
+        proxies=proxies or {"good": Noisy(0.05), "poor": Noisy(50.0)},
+    )
 
 
 def without_times(folder):
@@ -59,15 +63,15 @@ def without_times(folder):
     return [json.loads(line) | {"seconds": 0} for line in text.splitlines()]
 
 
-def test_the_good_cheap_reward_is_told_from_the_poor_one(tmp_path):
+def test_a_good_proxy_is_distinguished_from_a_poor_one(tmp_path):
     result = measure(tmp_path)
-    good, poor = result.cheap
+    good, poor = result.proxies
     assert (good.name, poor.name) == ("good", "poor")
-    assert good.agreement.tau > 0.8
-    assert poor.agreement.low < 0.3
+    assert good.correlation.tau > 0.8
+    assert poor.correlation.low < 0.3
     assert result.recommended == "good"
-    assert result.ceiling.agreement.tau > 0.9
-    assert result.dear_seconds > good.seconds
+    assert result.self_agreement.correlation.tau > 0.9
+    assert result.reference_seconds > good.seconds
 
 
 def test_the_files_hold_every_reward_and_where_it_came_from(tmp_path):
@@ -76,22 +80,22 @@ def test_the_files_hold_every_reward_and_where_it_came_from(tmp_path):
     rows = data["genotypes"]
     assert len({Genotype.from_dict(row["genotype"]).digest for row in rows}) == 20
     rewards = [row["rewards"] for row in rows]
-    tau = kendall_tau([r["dear"] for r in rewards], [r["good"] for r in rewards])
-    assert data["cheap"][0]["agreement"]["tau"] == tau == result.cheap[0].agreement.tau
+    tau = kendall_tau([r["reference"] for r in rewards], [r["good"] for r in rewards])
+    assert data["proxies"][0]["correlation"]["tau"] == tau == result.proxies[0].correlation.tau
     assert data["recommended"] == "good"
     assert data["provenance"]["arguments"]["rewards"]["poor"]["noise"] == 50
     assert (tmp_path / "fidelity.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_luck_is_not_shared_between_the_dear_reward_and_the_others(tmp_path):
-    dear, good = Noisy(0.02), Noisy(0.05)
-    measure(tmp_path, replace(CONFIG, seed=7), dear=dear, good=good)
-    assert [seed for _, seed in dear.asked] == [7, 8] * 20
+def test_reference_and_proxies_have_different_seeds(tmp_path):
+    reference, good = Noisy(0.02), Noisy(0.05)
+    measure(tmp_path, replace(CONFIG, seed=7), reference=reference, good=good)
+    assert [seed for _, seed in reference.asked] == [7, 8] * 20
     assert {seed for _, seed in good.asked} == {8}
 
 
 @pytest.mark.parametrize("moment", [0, 5, 19])
-def test_an_interrupted_measurement_goes_on_as_if_nothing_had_happened(tmp_path, moment):
+def test_an_interrupted_measurement_is_resumed_without_a_difference(tmp_path, moment):
     whole = measure(tmp_path / "whole")
     good = Noisy(0.05, interrupt_at=moment)
     with pytest.raises(KeyboardInterrupt):
@@ -100,7 +104,7 @@ def test_an_interrupted_measurement_goes_on_as_if_nothing_had_happened(tmp_path,
     resumed = measure(tmp_path / "cut", good=good, poor=Noisy(50.0))
     assert len(good.asked) == 20  # nothing is measured twice
     assert without_times(tmp_path / "cut") == without_times(tmp_path / "whole")
-    assert [c.agreement for c in resumed.cheap] == [c.agreement for c in whole.cheap]
+    assert [c.correlation for c in resumed.proxies] == [c.correlation for c in whole.proxies]
 
 
 KILLED = """
@@ -108,11 +112,11 @@ import pathlib, sys
 sys.path.insert(0, sys.argv[2])
 from test_fidelity import Noisy, measure
 print("ready", flush=True)
-measure(pathlib.Path(sys.argv[1]), dear=Noisy(0.02, pause=0.01))
+measure(pathlib.Path(sys.argv[1]), reference=Noisy(0.02, pause=0.01))
 """
 
 
-def test_a_measurement_that_is_killed_at_any_instant_goes_on(tmp_path):
+def test_a_measurement_that_is_killed_at_any_instant_is_resumed(tmp_path):
     milliseconds = random.SystemRandom().randrange(10, 400)
     here = os.path.dirname(__file__)  # noqa: PTH120
     command = [sys.executable, "-c", KILLED, str(tmp_path / "cut"), here]
@@ -129,41 +133,41 @@ def test_a_measurement_that_is_killed_at_any_instant_goes_on(tmp_path):
 
 def test_more_genotypes_and_more_rewards_continue_an_earlier_measurement(tmp_path):
     measure(tmp_path, replace(CONFIG, num_genotypes=8), good=Noisy(0.05))
-    dear, good, new = Noisy(0.02), Noisy(0.05), Noisy(0.5)
-    measure(tmp_path, dear=dear, good=good, new=new)
-    assert [len(reward.asked) for reward in (dear, good, new)] == [2 * 12, 12, 20]
+    reference, good, new = Noisy(0.02), Noisy(0.05), Noisy(0.5)
+    measure(tmp_path, reference=reference, good=good, new=new)
+    assert [len(reward.asked) for reward in (reference, good, new)] == [2 * 12, 12, 20]
 
 
 def test_other_settings_in_the_same_folder_are_measured_anew(tmp_path):
     first = measure(tmp_path)
-    dear = Noisy(0.02, data={"train": "other images"})
-    measure(tmp_path, dear=dear)
-    assert len(dear.asked) == 40
+    reference = Noisy(0.02, data={"train": "other images"})
+    measure(tmp_path, reference=reference)
+    assert len(reference.asked) == 40
     idle = Noisy(0.02, interrupt_at=0)
-    again = measure(tmp_path, dear=idle)
+    again = measure(tmp_path, reference=idle)
     assert not idle.asked
-    assert again.cheap == first.cheap
+    assert again.proxies == first.proxies
 
 
 def test_a_failed_genotype_is_recorded_and_left_out_on_both_sides(tmp_path):
-    result = measure(tmp_path, good=Noisy(0.05, fail_at=(3,)), dear=Noisy(0.02, fail_at=(0,)))
-    (good,) = result.cheap
+    result = measure(tmp_path, good=Noisy(0.05, fail_at=(3,)), reference=Noisy(0.02, fail_at=(0,)))
+    (good,) = result.proxies
     assert good.num_failed == 1
-    assert good.agreement.num_genotypes == 18
-    assert result.ceiling.agreement.num_genotypes == 19
+    assert good.correlation.num_genotypes == 18
+    assert result.self_agreement.correlation.num_genotypes == 19
     rows = json.loads((tmp_path / "fidelity.json").read_text())["genotypes"]
-    assert rows[0]["failures"] == {"dear": "FloatingPointError: the loss became nan"}
+    assert rows[0]["failures"] == {"reference": "FloatingPointError: the loss became nan"}
     assert rows[3]["rewards"]["good"] is None
 
 
-def test_where_too_few_succeed_the_reason_stands_in_the_tables_place(tmp_path):
+def test_too_few_successes_are_reported_with_their_reason(tmp_path):
     result = measure(tmp_path, bad=Noisy(0.05, fail_at=tuple(range(16))))
     assert result.recommended is None
     assert "4 genotypes with both rewards are too few; an interval needs 5" in result.advice
     assert "the loss became nan" in result.advice
     head, rows = result.table()
     assert dict(zip(head, rows[1], strict=True))["failed"] == "16"
-    assert json.loads((tmp_path / "fidelity.json").read_text())["cheap"][0]["agreement"] is None
+    assert json.loads((tmp_path / "fidelity.json").read_text())["proxies"][0]["correlation"] is None
 
 
 def test_rewards_that_are_all_equal_are_no_order(tmp_path):
@@ -174,7 +178,7 @@ def test_rewards_that_are_all_equal_are_no_order(tmp_path):
             return 0.5
 
     result = measure(tmp_path, flat=Constant(), good=Noisy(0.05))
-    assert "all 20 rewards of one side are equal" in result.cheap[0].problem
+    assert "all 20 rewards of one side are equal" in result.proxies[0].problem
     assert result.recommended == "good"
 
 
@@ -192,10 +196,10 @@ def test_a_space_without_so_many_genotypes_is_one_sentence():
         draw_genotypes(space, number=10, seed=0)
 
 
-@pytest.mark.parametrize("cheap", [{}, {"dear": Noisy()}, {"dear again": Noisy()}])
-def test_rewards_have_names_of_their_own(tmp_path, cheap):
-    with pytest.raises(ValueError, match="there must be cheap rewards, and none may be called"):
-        measure_fidelity(CONFIG, tmp_path, dear=Noisy(), cheap=cheap)
+@pytest.mark.parametrize("proxies", [{}, {"reference": Noisy()}, {"reference again": Noisy()}])
+def test_proxies_must_have_names_of_their_own(tmp_path, proxies):
+    with pytest.raises(ValueError, match="give at least one proxy, with another name than"):
+        measure_fidelity(CONFIG, tmp_path, reference=Noisy(), proxies=proxies)
 
 
 @pytest.mark.parametrize(
@@ -214,5 +218,5 @@ def test_impossible_settings_are_refused(changes, sentence):
 
 def test_the_progress_bar_shows_tau_so_far(tmp_path, capfd):
     result = measure(tmp_path, replace(CONFIG, progress=True))
-    good, own = result.cheap[0].agreement.tau, result.ceiling.agreement.tau
-    assert f"tau: good {good:.2f}, dear again {own:.2f}" in capfd.readouterr().err
+    good, own = result.proxies[0].correlation.tau, result.self_agreement.correlation.tau
+    assert f"tau: good {good:.2f}, reference again {own:.2f}" in capfd.readouterr().err

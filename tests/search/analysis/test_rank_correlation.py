@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.analysis.rank_correlation import kendall_tau, measure_agreement
+from search.analysis.rank_correlation import kendall_tau, measure_rank_correlation
 from search.randomness import stream
 
 FEW = st.integers(0, 4)  # few values, so that there are ties
@@ -42,7 +42,7 @@ def correlated(number, tau, name):
         ([1, 0, 1, 1, 2, 2], 0.7006490497453707),
     ],
 )
-def test_tau_is_the_share_of_pairs_in_the_same_order(second, tau):
+def test_tau_counts_the_pairs_in_the_same_order(second, tau):
     assert kendall_tau([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], second) == pytest.approx(tau)
 
 
@@ -59,52 +59,57 @@ def test_an_interval_holds_its_tau_and_widens_with_confidence(pairs, confidence)
     first, second = zip(*pairs, strict=True)
     if kendall_tau(first, second) is None:
         with pytest.raises(ValueError, match="rewards of one side are equal, which is no order"):
-            measure_agreement(first, second)
+            measure_rank_correlation(first, second)
         return
-    found = measure_agreement(first, second, confidence=confidence, num_resamples=300)
-    wider = measure_agreement(first, second, confidence=0.99, num_resamples=300)
-    assert -1 <= wider.low <= found.low <= found.high <= wider.high <= 1
-    assert wider.low <= found.tau <= wider.high
-    assert found.num_genotypes == len(first)
+    result = measure_rank_correlation(first, second, confidence=confidence, num_resamples=300)
+    wider = measure_rank_correlation(first, second, confidence=0.99, num_resamples=300)
+    assert -1 <= wider.low <= result.low <= result.high <= wider.high <= 1
+    assert wider.low <= result.tau <= wider.high
+    assert result.num_genotypes == len(first)
 
 
 def test_a_perfect_order_of_few_genotypes_is_no_certainty():
     lows = []
     for number in (5, 10, 40):
-        found = measure_agreement(range(number), range(number))
-        assert found.tau == found.high == 1
+        result = measure_rank_correlation(range(number), range(number))
+        assert result.tau == result.high == 1
         # The chance that a pair is discordant, given that none of P is: up to 1 - 0.025^(1/P).
-        assert found.low == pytest.approx(2 * 0.025 ** (2 / (number * (number - 1))) - 1)
-        lows.append(found.low)
+        assert result.low == pytest.approx(2 * 0.025 ** (2 / (number * (number - 1))) - 1)
+        lows.append(result.low)
     assert lows == sorted(lows)
-    reversed_order = measure_agreement(range(10), range(10, 0, -1))
+    reversed_order = measure_rank_correlation(range(10), range(10, 0, -1))
     assert (reversed_order.low, reversed_order.high) == (-1, pytest.approx(-lows[1]))
 
 
 @pytest.mark.parametrize("number", [8, 16, 32])
 @pytest.mark.parametrize("tau", [0.0, 0.5, 0.93])
-def test_intervals_of_simulated_rewards_hold_the_true_tau_as_often_as_they_say(number, tau):
+def test_intervals_of_simulated_rewards_cover_the_true_tau_at_their_confidence_level(number, tau):
     samples = [correlated(number, tau, (number, tau, n)) for n in range(250)]
-    found = [measure_agreement(*sample, num_resamples=500) for sample in samples]
-    covered = sum(a.low <= tau <= a.high for a in found) / len(found)
-    not_overstated = sum(a.low <= tau for a in found) / len(found)
+    results = [measure_rank_correlation(*sample, num_resamples=500) for sample in samples]
+    covered = sum(a.low <= tau <= a.high for a in results) / len(results)
+    not_overstated = sum(a.low <= tau for a in results) / len(results)
     # 250 samples tell 0.95 to within 0.03 (two deviations).
     assert covered >= 0.92
     assert not_overstated >= 0.945
 
 
 def test_more_genotypes_narrow_an_interval():
-    few, many = (measure_agreement(*correlated(number, 0.5, ("w", 0))) for number in (10, 100))
+    few, many = (
+        measure_rank_correlation(*correlated(number, 0.5, ("w", 0))) for number in (10, 100)
+    )
     assert many.high - many.low < 0.5 * (few.high - few.low)
 
 
-def test_an_interval_is_the_same_every_time_and_knows_no_scale():
+def test_an_interval_is_deterministic_and_independent_of_scale():
     first, second = correlated(20, 0.4, ("s", 0))
-    found = measure_agreement(first, second)
-    assert measure_agreement(first, second) == found
-    assert measure_agreement([math.exp(x) for x in first], [3 * y - 1 for y in second]) == found
+    result = measure_rank_correlation(first, second)
+    assert measure_rank_correlation(first, second) == result
+    assert (
+        measure_rank_correlation([math.exp(x) for x in first], [3 * y - 1 for y in second])
+        == result
+    )
 
 
 def test_too_few_genotypes_are_refused():
     with pytest.raises(ValueError, match=r"4 genotypes with both rewards are too few.* needs 5"):
-        measure_agreement([1, 2, 3, 4], [1, 2, 3, 4])
+        measure_rank_correlation([1, 2, 3, 4], [1, 2, 3, 4])

@@ -9,8 +9,7 @@ from matplotlib.image import imread
 from search.analysis.replay import Replay, draw_replays, replay, summarize, top_fraction_threshold
 from search.analysis.reward_table import record_table
 from search.execution.base import ExecutorConfig
-from search.rewards.config import TableConfig
-from search.rewards.tabular import TableReward
+from search.rewards.tabular import TableConfig, TableReward
 from search.space import SpaceConfig, build_space
 from search.strategies.controller import ControllerConfig
 from search.strategies.evolution import EvolutionConfig

@@ -2,6 +2,7 @@ import json
 import math
 import random
 import re
+import shutil
 from dataclasses import dataclass, field
 
 import optuna
@@ -9,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from backbone.cells.published import ENAS
-from search.analysis.report import FinishedSearch, _draw_band, _winning_reward, write_report
+from search.analysis.report import FinishedSearch, _draw_band, write_report
 from search.rewards.config import CostConfig
 from search.space import SpaceConfig
 from search.strategies.evolution import EvolutionConfig
@@ -69,19 +70,19 @@ def finished(*trials):
 @pytest.mark.parametrize(("reevaluated", "expected"), [(None, 0.9), (0.4, 0.4), (0.0, 0.0)])
 def test_a_winner_counts_by_its_reevaluated_reward_even_if_that_failed(reevaluated, expected):
     record = {"reward": 0.9, "reevaluated_reward": reevaluated}
-    assert _winning_reward(FinishedSearch(folder=None, trials=(), record=record)) == expected
+    assert FinishedSearch(folder=None, trials=(), record=record).winner_reward == expected
 
 
 def test_the_best_so_far_ignores_failed_and_stopped_trials():
-    found = finished(
+    search_folder = finished(
         row(0, None, 1800, failure="nan"), row(1, 0.3, 3600), row(2, 0.9, 900, pruned=True),
         row(3, 0.5, 0, same_as=1), row(4, 0.4, 900),
     )  # fmt: skip
-    across, up = found.best_so_far(by_time=False)
-    assert across == [1, 2, 3, 4, 5]
-    assert math.isnan(up[0])
-    assert up[1:] == [0.3, 0.3, 0.5, 0.5]
-    assert found.best_so_far(by_time=True)[0] == [0.5, 1.5, 1.75, 1.75, 2.0]
+    x, y = search_folder.best_so_far(by_time=False)
+    assert x == [1, 2, 3, 4, 5]
+    assert math.isnan(y[0])
+    assert y[1:] == [0.3, 0.3, 0.5, 0.5]
+    assert search_folder.best_so_far(by_time=True)[0] == [0.5, 1.5, 1.75, 1.75, 2.0]
 
 
 def test_the_band_is_the_range_over_seeds_where_all_have_a_curve():
@@ -100,12 +101,12 @@ def test_two_curves_may_have_no_time_in_common():
     assert len(axis.lines[0].get_xdata()) == 0
 
 
-def test_the_page_tells_of_every_search_by_its_name(searches, tmp_path):
-    told = {
+def test_the_report_lists_every_search_by_its_label(searches, tmp_path):
+    searches_by_label = {
         "at random": [searches / "random0", searches / "random1"],
         "evolution": [searches / "evolution0"],
     }
-    text = write_report(told, tmp_path / "new" / "report.html").read_text()
+    text = write_report(searches_by_label, tmp_path / "new" / "report.html").read_text()
     names = re.findall(r"<tr><td>(.*?)</td><td>6</td>", text)
     assert names == ["at random, random0", "at random, random1", "evolution"]
     assert "Best cells: at random" in text
@@ -125,16 +126,19 @@ def test_a_search_and_its_control_stand_on_one_page(tmp_path):
 def test_costs_in_different_units_are_not_drawn_together(tmp_path):
     for measure in ("parameters", "mult_adds"):
         search(tmp_path / measure, cost=CostConfig(measure=measure, first_filters=8))
-    told = {name: [tmp_path / name] for name in ("parameters", "mult_adds")}
-    assert "Reward and cost" not in write_report(told, tmp_path / "report.html").read_text()
+    searches_by_label = {name: [tmp_path / name] for name in ("parameters", "mult_adds")}
+    assert (
+        "Reward and cost"
+        not in write_report(searches_by_label, tmp_path / "report.html").read_text()
+    )
 
 
 def test_a_folder_without_a_search_is_refused_in_a_sentence(searches, tmp_path):
     folder = tmp_path / "empty"
-    told = {"random": [searches / "random0"], "none": [folder]}
+    searches_by_label = {"random": [searches / "random0"], "none": [folder]}
     sentence = f"{folder} holds no finished search: it has no cells.json"
     with pytest.raises(FileNotFoundError, match=re.escape(sentence)):
-        write_report(told, tmp_path / "report.html")
+        write_report(searches_by_label, tmp_path / "report.html")
     assert not list(tmp_path.iterdir())
 
 
@@ -147,7 +151,7 @@ def test_cells_that_no_search_wrote_are_refused(tmp_path, text):
 
 def test_one_name_stands_for_one_search_with_several_seeds(searches, tmp_path):
     random, evolution = searches / "random0", searches / "evolution0"
-    with pytest.raises(ValueError, match=r"both 'mine', differ in strategy; searches of one name"):
+    with pytest.raises(ValueError, match=r"both 'mine', differ in strategy; searches of one label"):
         write_report({"mine": [random, evolution]}, tmp_path / "report.html")
     with pytest.raises(ValueError, match="both 'mine', have the same seed 0"):
         write_report({"mine": [random, random]}, tmp_path / "report.html")
@@ -158,6 +162,21 @@ def test_one_name_stands_for_one_search_with_several_seeds(searches, tmp_path):
 )
 def test_rewards_of_different_kinds_are_not_compared(searches, tmp_path, other):
     search(tmp_path / "other", other)
-    told = {"random": [searches / "random0"], "other": [tmp_path / "other"]}
-    with pytest.raises(ValueError, match="are not comparable: they were made by other settings"):
-        write_report(told, tmp_path / "report.html")
+    searches_by_label = {"random": [searches / "random0"], "other": [tmp_path / "other"]}
+    with pytest.raises(ValueError, match="are not comparable: their settings or data differ"):
+        write_report(searches_by_label, tmp_path / "report.html")
+
+
+def test_the_cells_shown_are_those_of_the_best_reevaluated_winner(searches, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        "search.analysis.report.Picture", lambda title, path, note="": shown.append(path)
+    )
+    monkeypatch.setattr("search.analysis.report.write_page", lambda *_, **__: None)
+    folders = []
+    for seed, rewards in enumerate(({"reward": 0.9, "reevaluated_reward": 0.0}, {"reward": 0.4})):
+        folders.append(shutil.copytree(searches / f"random{seed}", tmp_path / str(seed)))
+        path = folders[-1] / "cells.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | rewards))
+    write_report({"random": folders}, tmp_path / "report.html")
+    assert shown[-1] == folders[1] / "cells.png"

@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from search.analysis.reward_log import MeasurementLog
+from search.analysis.reward_log import RewardLog
 from search.rewards.base import Pruned
 from search.space import SearchSpace
 
@@ -30,7 +30,7 @@ class Counting:
 
 
 def measure(path, reward, genotype=ONE, seed=0, name="proxy"):
-    with MeasurementLog.open(path) as log:
+    with RewardLog.open(path) as log:
         return log.measure(name, reward, genotype, seed=seed)
 
 
@@ -54,20 +54,20 @@ def test_a_measurement_is_made_once_whatever_it_is_called(tmp_path):
 )
 def test_what_is_made_from_something_else_is_measured_anew(tmp_path, other):
     measure(tmp_path / "log", Counting(value=0.1))
-    given = {"reward": Counting()} | other
-    given["reward"].value = 0.7
-    assert measure(tmp_path / "log", **given).value == 0.7
+    inputs = {"reward": Counting()} | other
+    inputs["reward"].value = 0.7
+    assert measure(tmp_path / "log", **inputs).value == 0.7
     assert measure(tmp_path / "log", Counting()).value == 0.1  # the first is still there
 
 
 @pytest.mark.parametrize("error", [FloatingPointError("nan"), MemoryError(), RuntimeError("oom")])
 def test_a_failure_is_a_measurement_with_its_reason(tmp_path, error, caplog):
     failing = Counting(error=error)
-    found = measure(tmp_path / "log", failing)
-    assert found.value is None
-    assert found.failure == f"{type(error).__name__}: {error}"
+    result = measure(tmp_path / "log", failing)
+    assert result.value is None
+    assert result.failure == f"{type(error).__name__}: {error}"
     assert f"proxy failed on genotype {ONE.digest}" in caplog.text
-    assert measure(tmp_path / "log", failing) == found
+    assert measure(tmp_path / "log", failing) == result
     assert failing.asked == 1
 
 
@@ -101,14 +101,14 @@ def test_a_line_that_a_kill_tore_is_measured_again_at_any_length(tmp_path):
 def test_a_line_damaged_in_the_middle_is_named(tmp_path):
     path = tmp_path / "log"
     path.write_text('{"key": 1}\n')
-    with pytest.raises(ValueError, match=r"log, line 1, is no measurement .*delete the line"):
+    with pytest.raises(ValueError, match=r"log, line 1, is not a logged reward .*delete the line"):
         measure(path, Counting())
 
 
 def test_two_processes_do_not_measure_into_one_file(tmp_path):
     path = tmp_path / "log"
     with (
-        MeasurementLog.open(path),
+        RewardLog.open(path),
         pytest.raises(BlockingIOError, match="another process is measuring into"),
     ):
         measure(path, Counting())

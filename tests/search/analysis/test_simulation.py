@@ -2,7 +2,7 @@ import optuna
 import pytest
 
 from search.analysis.config import SimulationConfig
-from search.analysis.simulation import PretendedReward, SimulatedExecutor, simulate_search
+from search.analysis.simulation import SimulatedExecutor, SimulatedReward, simulate_search
 from search.execution.worker import Task
 from search.rewards.config import CostConfig
 from search.space import SpaceConfig, build_space
@@ -148,12 +148,12 @@ def test_another_seed_makes_other_proposals_and_other_accidents(tmp_path):
 
 def test_a_folder_with_a_journal_is_refused(tmp_path):
     simulate_search(config(num_trials=2), STEADY, tmp_path)
-    with pytest.raises(ValueError, match="is there already; give a folder without one"):
+    with pytest.raises(ValueError, match="exists already; give a folder without a journal"):
         simulate_search(config(num_trials=2), STEADY, tmp_path)
 
 
-def test_a_pretended_reward_depends_on_the_genotype_and_the_seed():
-    reward = PretendedReward()
+def test_a_simulated_reward_depends_on_the_genotype_and_the_seed():
+    reward = SimulatedReward()
     one, same, other = (reward(GENOTYPE, seed=seed, report=None) for seed in (0, 0, 1))
     assert one == same != other
     assert 0 <= one < 1

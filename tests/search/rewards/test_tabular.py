@@ -8,9 +8,9 @@ import pytest
 from search.analysis.reward_table import record_table
 from search.execution.base import ExecutorConfig
 from search.randomness import stream
-from search.rewards.config import CostConfig, TableConfig
+from search.rewards.config import CostConfig
 from search.rewards.cost import genotype_cost
-from search.rewards.tabular import TableReward, read_table
+from search.rewards.tabular import TableConfig, TableReward, read_table
 from search.space import SpaceConfig, build_space
 
 SPACE = SpaceConfig(
@@ -133,7 +133,7 @@ def test_what_fails_is_left_out_and_tried_again_next_time(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"seed": 1}, "made"),
+        ({"seed": 1}, "reward"),
         ({"cost": CostConfig(measure="parameters")}, "cost"),
         ({"space": SpaceConfig(operations=["identity", "conv_1x1"], num_blocks=1)}, "space"),
     ],
