@@ -30,37 +30,36 @@ REWARD_PRECISIONS = ("32-true", "bf16-mixed")
 
 @dataclass(kw_only=True, slots=True)
 class DetectionRewardConfig:
-    """The short detector training whose AP is a genotype's reward."""
+    """Settings of a reward: the AP of a short detector training."""
 
     num_cells: int
     """N: normal cells per stack of the backbone, at least 1."""
     first_filters: int
-    """Width of the first stack's cells, a multiple of 4. The same for every
-    genotype, so F of N @ F varies with the number of states that a cell concatenates."""
+    """Filters of the first stack's cells, a multiple of 4. The same for every genotype, so F of
+    N @ F varies with the number of states that a cell concatenates."""
     detector: DetectorConfig
-    """The detector and its engine."""
+    """The detector; the type of its config selects it."""
     data: DetectionDataConfig
-    """The data; the reward is AP on its ``val`` split, which a comparison that is to follow the
-    search should not be made on."""
+    """The dataset; the reward is AP on its ``val`` split, which a comparison after the search
+    should not use."""
     recipe: DetectorRecipe
-    """The training; its ``checkpoint_every`` is not used."""
+    """Schedule, optimizer and augmentation; ``checkpoint_every`` is not used."""
     grayscale: bool = False
-    """Whether the backbone sees images without their colours, for data whose colours tell
-    nothing."""
+    """Whether the backbone converts images to grayscale, for data whose colors carry no
+    information."""
     max_train_images: int = 0
-    """Train on this many images, the same for all genotypes; 0 for all."""
+    """Number of training images, the same for all genotypes; 0: all."""
     max_val_images: int = 0
-    """Score on this many images, the same for all genotypes; 0 for all."""
+    """Number of validation images, the same for all genotypes; 0: all."""
     report_every: int = 0
-    """Steps between the scores that are reported while training goes on, each of which costs an
-    evaluation; 0 reports the last one only."""
+    """Number of steps between reports of the AP so far, each of which costs an evaluation; 0: only
+    the last one."""
     precision: str = "32-true"
-    """Arithmetic of the training: ``32-true``, or ``bf16-mixed`` where the GPU has it."""
+    """Lightning's precision: ``32-true``, or ``bf16-mixed`` on GPUs that support it."""
     accelerator: str = "auto"
-    """Kind of the device: ``auto``, ``cpu``, ``gpu``."""
+    """Lightning's accelerator: ``auto``, ``cpu`` or ``gpu``."""
     num_threads: int = 0
-    """Threads on the CPU; 1 is right where several trainings share the cores, 0 leaves torch's own
-    number."""
+    """Number of CPU threads; 1 where several trainings share the cores, 0: torch's default."""
 
     def __post_init__(self) -> None:
         lowest = {
@@ -78,27 +77,26 @@ class DetectionRewardConfig:
 
 @dataclass(frozen=True)
 class DetectionReward:
-    """COCO's AP, 0 to 1, of a small detector with new weights after a short training.
+    """COCO AP, 0 to 1, of a small detector with new weights after a short training.
 
-    Annotations are read once; images are decoded once and kept, as far as ``CocoDataset`` keeps
-    them. Nothing is written. A value depends on genotype and seed alone (on a GPU up to the order
-    in which it adds), and torch's own generators are left as they were.
+    Annotations are read once; images are decoded once and cached within the limit of
+    ``CocoDataset``. Nothing is written. The reward depends on genotype and seed alone (on a GPU up
+    to the order of summation), and the state of torch's global generators is restored.
 
     Raises:
         FileNotFoundError: if the data are missing.
-        ValueError: if annotations are wrong, there is nothing to find in the validation images, or
-            a GPU is asked for that is not there.
+        ValueError: if annotations are invalid, the validation images have no objects, or a GPU is
+            requested and none is available.
     """
 
     config: DetectionRewardConfig
 
     def __post_init__(self) -> None:
-
         choose_device(self.config.accelerator)
         _, val = self._splits
         if val.num_objects == 0:
             raise ValueError(
-                f"{val.annotations.path}: the {len(val)} images to score on have no objects"
+                f"{val.annotations.path}: the {len(val)} validation images have no objects"
             )
 
     @cached_property
@@ -116,16 +114,16 @@ class DetectionReward:
         return fingerprint_splits(*self._splits)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave images and annotations behind: another process reads its own."""
+        """Pickle the config only; another process reads images and annotations itself."""
         return {"config": self.config}
 
     @property
     def test_reward(self) -> None:
-        """COCO's test images have no public annotations."""
+        """None: COCO's test images have no public annotations."""
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """The config without where the data lie, which their fingerprints tell better."""
+        """The config, except for the location of the data, which their fingerprints replace."""
         from detection.data.dataset import data_arguments
 
         config = self.config
@@ -155,14 +153,14 @@ class DetectionReward:
 
         Args:
             genotype: the cells.
-            seed: of the initial weights, the order of images, their flips, and what is sampled.
-            report: is called with steps taken and AP so far; what it raises is let through.
+            seed: seed of the initial weights, the order of images, their augmentation and sampling.
+            report: is called with the number of steps and the AP so far; its exceptions propagate.
 
         Raises:
-            FloatingPointError: if the loss stops being finite.
+            FloatingPointError: if the loss is not finite.
             RuntimeError, MemoryError: if memory runs out.
             ValueError: if the detector's anchors do not fit the maps, or an image is damaged.
-            ImportError: if the engine is not installed.
+            ImportError: if the detector needs detectron2 and that is not installed.
         """
         import torch
 

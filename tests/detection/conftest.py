@@ -13,7 +13,7 @@ SIDE = 64
 
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory):
-    """Bright squares on noise, two categories by colour, a crowd, and an image without objects."""
+    """Bright squares on noise, two categories by color, a crowd, and an image without objects."""
     root = tmp_path_factory.mktemp("coco")
     rng = np.random.default_rng(0)
     for split, count in (("train", 6), ("val", 4)):

@@ -29,7 +29,7 @@ OTHER_CELLS = SPACE.to_genotype([0, 1, 1, 1, 1] * 2)
 
 
 def write_split(root, split, count, *, seed):
-    """Bright squares on noise, two categories by colour."""
+    """Bright squares on noise, two categories by color."""
     rng = np.random.default_rng(seed)
     (root / split).mkdir()
     images, annotations = [], []
@@ -269,7 +269,7 @@ def test_a_sample_is_the_same_every_time_and_evaluated_alone(config):
     assert [one[i].image_id for i in range(3)] == one.image_ids
     assert one.num_objects == 6
     truth = val.annotations.ground_truth
-    found = [
+    results = [
         {
             "image_id": image_id,
             "category_id": val.annotations.category_ids[int(label)],
@@ -279,9 +279,9 @@ def test_a_sample_is_the_same_every_time_and_evaluated_alone(config):
         for image_id, example in zip(one.image_ids, (one[i] for i in range(3)), strict=True)
         for box, label in zip(example.target.boxes, example.target.labels, strict=True)
     ]
-    assert compute_coco_metrics(truth, found, image_ids=one.image_ids).ap == pytest.approx(100)
-    assert compute_coco_metrics(truth, found).ap < 80
-    assert compute_coco_metrics(truth, found) == compute_coco_metrics(truth.path, found)
+    assert compute_coco_metrics(truth, results, image_ids=one.image_ids).ap == pytest.approx(100)
+    assert compute_coco_metrics(truth, results).ap < 80
+    assert compute_coco_metrics(truth, results) == compute_coco_metrics(truth.path, results)
 
 
 def test_what_cannot_be_rewarded_is_one_sentence(config, data_root, tmp_path):
@@ -289,7 +289,7 @@ def test_what_cannot_be_rewarded_is_one_sentence(config, data_root, tmp_path):
         DetectionReward(replace(config, data=replace(config.data, root=str(tmp_path / "none"))))
     truth = json.loads((data_root / "val.json").read_text())
     (data_root / "bare.json").write_text(json.dumps(truth | {"annotations": []}))
-    with pytest.raises(ValueError, match=r"bare.json: the 8 images to score on have no objects"):
+    with pytest.raises(ValueError, match=r"bare.json: the 8 validation images have no objects"):
         DetectionReward(replace(config, data=replace(config.data, val_annotations="bare.json")))
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="device 'gpu' is not available"):

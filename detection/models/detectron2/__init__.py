@@ -1,1 +1,1 @@
-"""Detectors built from detectron2's parts."""
+"""Detectors built from detectron2's components."""

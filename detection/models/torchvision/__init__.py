@@ -1,1 +1,1 @@
-"""Detectors built from torchvision's parts."""
+"""Detectors built from torchvision's components."""

@@ -48,8 +48,8 @@ def test_the_file_finds_what_the_detector_finds(trained, tmp_path):
         images = val[position].image[None]
         with torch.inference_mode():
             expected = OneImage(detector)(images)
-        found = session.run(None, {"images": images.numpy()})
-        for array, tensor in zip(found, expected, strict=True):
+        outputs = session.run(None, {"images": images.numpy()})
+        for array, tensor in zip(outputs, expected, strict=True):
             np.testing.assert_allclose(array, tensor.numpy(), atol=1e-3, rtol=1e-4)
     about = session.get_modelmeta().custom_metadata_map
     assert json.loads(about["class_names"]) == list(info.class_names)

@@ -32,9 +32,9 @@ def test_detectors_take_turns_with_one_image_and_with_a_batch(monkeypatch):
     seen, first, second = [], entry(), entry(shortest_side_px=32)
     for name, one in (("first", first), ("second", second)):
 
-        def predict(images, name=name, found=one.detector.predict):
+        def predict(images, name=name, real=one.detector.predict):
             seen.append((name, len(images), min(images[0].shape[-2:])))
-            return found(images)
+            return real(images)
 
         monkeypatch.setattr(one.detector, "predict", predict)
     speeds = measure_speed(

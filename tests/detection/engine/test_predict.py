@@ -30,13 +30,13 @@ class LeftHalf(Detector):
         raise NotImplementedError
 
     def predict(self, images):
-        found = []
+        outputs = []
         for image in images:
             self.seen.append(tuple(image.shape))
             height, width = image.shape[-2:]
             boxes = torch.tensor([[0, 0, width / 2, height], [0, 0, width, height]])
-            found.append(Detections(boxes, torch.tensor([0.9, 0.3]), torch.tensor([1, 0])))
-        return found
+            outputs.append(Detections(boxes, torch.tensor([0.9, 0.3]), torch.tensor([1, 0])))
+        return outputs
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ SIZES = [(64, 96), (64, 64), (80, 64)]  # height and width; the shorter side is 
 
 @pytest.fixture(scope="module")
 def data_root(tmp_path_factory):
-    """Bright squares of two colours on noise; one image is a crowd's in part, one is empty."""
+    """Bright squares of two colors on noise; one image is a crowd's in part, one is empty."""
     root = tmp_path_factory.mktemp("coco")
     random = np.random.default_rng(0)
     for split, count in (("train", 9), ("val", 1)):

@@ -1,4 +1,4 @@
-"""Images in several sizes and flipped, and limits that take the place of a file's."""
+"""Images in several sizes and flipped, and limits that replace those of a file."""
 
 from collections import Counter
 
@@ -22,7 +22,7 @@ INFO = DetectorInfo(TorchvisionFasterRCNNConfig(), ("a", "b", "c"), (1, 2, 3), 6
 
 
 class Brightest(Detector):
-    """Finds a box around what is bright, as sure as it is large."""
+    """Finds a box around what is bright, with a score that grows with the image."""
 
     def __init__(self):
         super().__init__()
@@ -32,13 +32,15 @@ class Brightest(Detector):
         raise NotImplementedError
 
     def predict(self, images):
-        found = []
+        detections = []
         for image in images:
             rows, columns = torch.nonzero(image[0] > 0.5, as_tuple=True)
             box = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
             score = image.shape[-1] / 1000
-            found.append(Detections(box[None].float(), torch.tensor([score]), torch.tensor([0])))
-        return found
+            detections.append(
+                Detections(box[None].float(), torch.tensor([score]), torch.tensor([0]))
+            )
+        return detections
 
 
 def bright(height=100, width=150):
@@ -47,18 +49,18 @@ def bright(height=100, width=150):
     return pixels
 
 
-def test_one_view_without_mirroring_is_plain_detection():
+def test_one_view_without_flips_is_plain_detection():
     detector = make((TorchvisionFasterRCNNConfig, {})).eval()
     pixels = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
-    (found,) = predict_images(
+    (detections,) = predict_images(
         detector,
         [pixels],
         TestTimeAugmentation.from_config(INFO, InferenceConfig(score_threshold=0)),
     )
     with torch.inference_mode():
         (plain,) = detector.predict([pixels / 255])
-    torch.testing.assert_close(found.boxes, plain.boxes)
-    torch.testing.assert_close(found.scores, plain.scores)
+    torch.testing.assert_close(detections.boxes, plain.boxes)
+    torch.testing.assert_close(detections.scores, plain.scores)
 
 
 @pytest.mark.parametrize("flipped", [False, True])
@@ -67,21 +69,21 @@ def test_boxes_of_every_view_lie_on_the_image_itself(flipped):
         tta = TestTimeAugmentation(
             (AugmentedView(side, 400, flipped),), nms_threshold=0.5, max_detections=9
         )
-        (found,) = predict_images(Brightest().eval(), [bright()], tta)
+        (detections,) = predict_images(Brightest().eval(), [bright()], tta)
         torch.testing.assert_close(
-            found.boxes, torch.tensor([[30.0, 20, 60, 60]]), atol=2.1, rtol=0
+            detections.boxes, torch.tensor([[30.0, 20, 60, 60]]), atol=2.1, rtol=0
         )
 
 
-def test_of_what_several_views_find_the_surest_stays():
+def test_of_overlapping_detections_of_several_views_the_best_is_kept():
     inference = InferenceConfig(
         shortest_sides_px=[50, 100], horizontal_flip=True, score_threshold=0.0
     )
     tta = TestTimeAugmentation.from_config(INFO, inference)
     assert len(tta.views) == 4
-    (found,) = predict_images(Brightest().eval(), [bright()], tta)
-    assert len(found.scores) == 1
-    assert found.scores[0] == pytest.approx(0.15, abs=1e-3)
+    (detections,) = predict_images(Brightest().eval(), [bright()], tta)
+    assert len(detections.scores) == 1
+    assert detections.scores[0] == pytest.approx(0.15, abs=1e-3)
 
 
 def test_the_longer_sides_limit_goes_with_the_shorter_side():
@@ -95,12 +97,12 @@ def test_limits_take_the_place_of_the_files(config, tmp_path):
     path = train_detector(config(), tmp_path).path
     pixels = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
     detector, info = load_detector(path, inference=InferenceConfig(score_threshold=0.0))
-    (found,) = predict_images(detector, [pixels], TestTimeAugmentation.from_config(info))
-    assert len(found.scores) > 2
-    middle = float(found.scores.mean())
+    (detections,) = predict_images(detector, [pixels], TestTimeAugmentation.from_config(info))
+    assert len(detections.scores) > 2
+    middle = float(detections.scores.mean())
     for inference, right in (
-        (InferenceConfig(score_threshold=middle), found.scores[found.scores >= middle]),
-        (InferenceConfig(score_threshold=0.0, max_detections=2), found.scores[:2]),
+        (InferenceConfig(score_threshold=middle), detections.scores[detections.scores >= middle]),
+        (InferenceConfig(score_threshold=0.0, max_detections=2), detections.scores[:2]),
     ):
         detector, info = load_detector(path, inference=inference)
         (limited,) = predict_images(
@@ -122,9 +124,9 @@ def test_a_data_set_seen_in_its_own_size_is_seen_as_ever(config, tmp_path):
 @given(st.lists(st.integers(0, 3), max_size=30), st.integers(1, 5))
 def test_batches_hold_equals_and_everything_comes_once(kinds, batch_size):
     batches = list(group_batches(kinds, batch_size))
-    assert sorted(place for batch in batches for place in batch) == list(range(len(kinds)))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(kinds)))
     for batch in batches:
-        assert len({kinds[place] for place in batch}) == 1
+        assert len({kinds[index] for index in batch}) == 1
         assert len(batch) <= batch_size
     short = Counter(kinds[batch[0]] for batch in batches if len(batch) < batch_size)
     assert all(count == 1 for count in short.values())

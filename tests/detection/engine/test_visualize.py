@@ -10,7 +10,7 @@ NO_BOXES = torch.zeros(0, 4)
 NO_LABELS = torch.zeros(0, dtype=torch.int64)
 
 
-def grey(height, width):
+def gray(height, width):
     return torch.full((3, height, width), 128, dtype=torch.uint8)
 
 
@@ -22,14 +22,14 @@ def changed(picture):
     ("size", "expected"), [((128, 128), (512, 512)), ((60, 200), (600, 180)), ((700, 9), (9, 700))]
 )
 def test_small_images_are_enlarged_by_the_least_whole_factor(size, expected):
-    picture = draw_detections(grey(*size), NO_BOXES, NO_LABELS, None, NAMES)
+    picture = draw_detections(gray(*size), NO_BOXES, NO_LABELS, None, NAMES)
     assert picture.size == expected
     assert not changed(picture).any()
 
 
-def test_the_line_is_around_the_box_in_the_colour_of_its_class():
+def test_the_line_is_around_the_box_in_the_color_of_its_class():
     box = torch.tensor([[200.0, 300.0, 400.0, 500.0]])
-    picture = draw_detections(grey(700, 700), box, torch.tensor([1]), None, NAMES)
+    picture = draw_detections(gray(700, 700), box, torch.tensor([1]), None, NAMES)
     assert picture.getpixel((199, 400)) == class_color(1)
     assert picture.getpixel((400, 400)) == class_color(1)
     assert picture.getpixel((300, 500)) == class_color(1)
@@ -38,7 +38,7 @@ def test_the_line_is_around_the_box_in_the_colour_of_its_class():
 
 def test_an_enlarged_picture_has_its_boxes_enlarged():
     box = torch.tensor([[25.0, 50.0, 75.0, 100.0]])
-    picture = draw_detections(grey(128, 128), box, torch.tensor([0]), None, NAMES)
+    picture = draw_detections(gray(128, 128), box, torch.tensor([0]), None, NAMES)
     assert picture.getpixel((99, 300)) == class_color(0)
     assert picture.getpixel((200, 300)) == (128, 128, 128)
 
@@ -46,7 +46,7 @@ def test_an_enlarged_picture_has_its_boxes_enlarged():
 @pytest.mark.parametrize("side", [16, 128, 640, 3000])
 def test_the_label_is_legible_at_any_size(side):
     box = torch.tensor([[0.4, 0.4, 0.6, 0.6]]) * side
-    arguments = (grey(side, side), box, torch.tensor([0]))
+    arguments = (gray(side, side), box, torch.tensor([0]))
     without = np.asarray(draw_detections(*arguments, None, ("",)))
     drawn = np.asarray(draw_detections(*arguments, torch.tensor([0.5]), ("WWWWW",)))
     rows = np.flatnonzero((without != drawn).any(axis=(1, 2)))
@@ -66,10 +66,10 @@ def test_the_label_is_legible_at_any_size(side):
 def test_a_whole_label_is_inside_the_picture(box):
     def label_pixels(box):
         boxes = torch.tensor([box], dtype=torch.float32)
-        arguments = (grey(600, 600), boxes, torch.tensor([1]))
+        arguments = (gray(600, 600), boxes, torch.tensor([1]))
         named = np.asarray(draw_detections(*arguments, torch.tensor([0.9]), NAMES))
         dark = (named < 40).all(axis=2) | (named > 230).all(axis=2)
-        # Ink lies on the label alone; the rim of the line is left out by its place.
+        # Ink lies on the label alone; the rim of the line is left out by its position.
         plain = np.asarray(draw_detections(*arguments, None, ("", "")))
         return int((dark & (named != plain).any(axis=2)).sum())
 
@@ -80,10 +80,10 @@ def test_a_whole_label_is_inside_the_picture(box):
 def test_a_box_outside_the_picture_or_without_size_does_no_harm():
     boxes = torch.tensor([[-50.0, -50, -10, -10], [900, 900, 950, 990], [300, 300, 300, 300]])
     labels = torch.tensor([0, 1, 0])
-    draw_detections(grey(600, 600), boxes, labels, torch.tensor([0.9, 0.5, 0.1]), NAMES)
+    draw_detections(gray(600, 600), boxes, labels, torch.tensor([0.9, 0.5, 0.1]), NAMES)
 
 
-def test_neighbouring_classes_have_colours_far_apart():
+def test_neighboring_classes_have_colors_far_apart():
     colors = np.array([class_color(label) for label in range(91)], dtype=float)
     assert np.abs(np.diff(colors, axis=0)).sum(axis=1).min() > 150
     assert len(np.unique(colors, axis=0)) == 91
@@ -109,10 +109,10 @@ def test_the_labels_of_a_crowd_do_not_cover_one_another():
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(30, 2, generator=generator) * 700
     boxes = torch.cat([corners, corners + 200], dim=1)
-    places = []
+    labels = []
     pen = _Pen.on(Image.new("RGB", (1000, 1000)))
     for box in boxes.tolist():
-        places.append(pen.write("person 57%", box, (200, 0, 0), places))
-    covered = sum(_overlap(a, b) for n, a in enumerate(places) for b in places[:n])
-    area = sum(_overlap(place, place) for place in places)
+        labels.append(pen.write("person 57%", box, (200, 0, 0), labels))
+    covered = sum(_overlap(a, b) for n, a in enumerate(labels) for b in labels[:n])
+    area = sum(_overlap(label, label) for label in labels)
     assert covered < 0.02 * area

@@ -41,7 +41,7 @@ SPEC = "nasnet_a:1@96"
 
 @pytest.fixture(autouse=True)
 def _storage():
-    """What detectron2's trainings have open."""
+    """The event storage of a detectron2 training."""
     with EventStorage():
         yield
 
@@ -96,9 +96,9 @@ def test_detectron2_s_model_finds_the_boxes_that_our_detector_finds():
     images, _ = examples()  # of different sizes, so that one of them is padded
     images = [(image * 255).round() / 255 for image in images]
     with torch.inference_mode():
-        found = ours.predict(images)
+        own = ours.predict(images)
         outputs = model([theirs(image) for image in images])
-    for detections, output in zip(found, outputs, strict=True):
+    for detections, output in zip(own, outputs, strict=True):
         other = output["instances"]
         assert len(other) == len(detections.boxes) > 10
         torch.testing.assert_close(other.pred_boxes.tensor, detections.boxes)

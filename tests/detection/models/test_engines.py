@@ -76,8 +76,8 @@ def test_detections_lie_inside_their_own_image_and_come_best_first(kind):
     detector = make(kind).eval()
     images, _ = examples()
     with torch.inference_mode():
-        found = detector.predict(images)
-    for detections, image in zip(found, images, strict=True):
+        outputs = detector.predict(images)
+    for detections, image in zip(outputs, images, strict=True):
         assert 0 < len(detections.boxes) <= 100
         assert detections.boxes.min() >= 0
         assert detections.boxes[:, 2].max() <= image.shape[2]
