@@ -6,7 +6,10 @@ from dataclasses import asdict, fields
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
+from _choices import register_choices
 from backbone.config import Choice
 from backbone.io.weights import read_weights, save_weights
 from backbone.models.backbone import build_backbone
@@ -72,7 +75,7 @@ class CenterDetector(Detector):
 
 @pytest.fixture
 def dummy(tmp_path, monkeypatch):
-    """Add a detector as CONTRIBUTING.md shows: one file, and one line in the table."""
+    """Add a detector as CONTRIBUTING.md shows: one file, one line in the table, and one YAML."""
     (tmp_path / "center_detector.py").write_text(DUMMY)
     monkeypatch.syspath_prepend(str(tmp_path))
     import center_detector
@@ -87,8 +90,16 @@ def info_of(config):
     return DetectorInfo(config, ("a", "b", "c"), (1, 2, 3), 64, 96)
 
 
-def test_a_new_detector_is_one_file_and_one_line_of_the_table(dummy, tmp_path):
-    config = dummy.CenterConfig(scale=2.0)
+def test_a_new_detector_is_one_file_one_line_of_the_table_and_one_yaml(dummy, tmp_path):
+    conf = tmp_path / "conf"
+    (conf / "detector").mkdir(parents=True)
+    (conf / "detector" / "center.yaml").write_text("defaults: [center_schema]\nscale: 2.0\n")
+    (conf / "tool.yaml").write_text("defaults: [{detector: center}]\n")
+    register_choices()
+    with initialize_config_dir(version_base=None, config_dir=str(conf)):
+        config = OmegaConf.to_object(compose("tool").detector)
+    assert config == dummy.CenterConfig(scale=2.0)
+
     torch.manual_seed(0)
     detector = build_detector(build_backbone("nasnet_a:1@96"), num_classes=3, config=config)
     images, targets = examples()
