@@ -176,6 +176,9 @@ def _train(
             ckpt_path=str(checkpoint) if checkpoint.is_file() else None,
             weights_only=True,
         )
+        if not module.has_trained:
+            # Its last checkpoint was that of its last step; averaged weights are its state.
+            _load_weights(module, checkpoint)
         if recipe.evaluate_every:
             _select_weights(trainer, module, best)
     if trainer.is_global_zero:
@@ -199,7 +202,11 @@ def _select_weights(trainer: L.Trainer, module: DetectorModule, best: BestCheckp
         trainer.validate(module, module.validation_batches(), verbose=False)
     if best.is_best(module.history[trainer.global_step]) or not best.best_model_path:
         return
-    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+    _load_weights(module, Path(best.best_model_path))
+
+
+def _load_weights(module: DetectorModule, checkpoint: Path) -> None:
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"])
 
 
@@ -262,8 +269,13 @@ class DetectorModule(L.LightningModule):
         super().__init__()
         self.detector = detector.to(memory_format=torch.channels_last)
         self.recipe, self.val, self.seed = recipe, val, seed
+        self.has_trained = False
+        """Whether this process trained; a training that had taken its last step is not resumed."""
         self.history: dict[int, float] = {}
         """Step -> AP in percent, of the validations; NaN where COCO cannot compute it."""
+
+    def on_train_end(self) -> None:
+        self.has_trained = True
 
     def training_step(self, batch: DetectionBatch, index: int) -> Tensor:
         total, losses = total_loss(self.detector, batch, step=self.global_step)
