@@ -239,7 +239,7 @@ VALUES = st.recursive(
 
 
 def slots(data):
-    """Return every place in JSON that holds a value."""
+    """Return the container and key of every value in JSON."""
     if not isinstance(data, dict | list):
         return []
     keys = list(data) if isinstance(data, dict) else list(range(len(data)))

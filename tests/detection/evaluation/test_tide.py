@@ -103,7 +103,7 @@ def test_of_detections_assigned_to_one_object_only_the_best_is_fixed():
     detections = [(0, 0, HALF_OFF, 0.9), (0, 1, BOX, 0.95)]
     result = errors_of(objects, detections)
     assert result.gains["classification"] == pytest.approx(100)
-    # The wrong class is surer and would be mended, so a better location alone finds nothing.
+    # The wrong class has the higher score and is fixed, so a better box alone matches nothing.
     assert result.gains["localization"] == 0
 
 
