@@ -1,8 +1,8 @@
-"""Genotypes as pictures: both cells as layered graphs, read from the inputs upwards.
+"""Draw genotypes: both cells as layered graphs, from the inputs upwards.
 
 As in the paper's figure 4: inputs at the bottom, operations in boxes, combinations in circles, the
-concatenation of the output at the top. All edges of one state have one colour. An edge that passes
-a layer runs through a lane of its own there, so that no edge is hidden behind a box.
+concatenation of the output at the top. All edges of one state have one color. An edge that passes
+a layer has a column of its own in it, so that no edge is hidden behind a box.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from matplotlib.path import Path as Curve
 from backbone.cells.genotype import NUM_INPUTS, CellSpec, Genotype
 from backbone.io.files import replacing
 
-# All measures are inches, so that text keeps its place in its box at any size of picture.
+# All lengths are in inches, so that text fits its box at any size of the picture.
 BOX_WIDTH, BOX_HEIGHT = 0.86, 0.44
 BOX_GAP = 0.12
 NODE_WIDTH, NODE_HEIGHT = 0.62, 0.27
-LANE_WIDTH = 0.2
+EDGE_COLUMN_WIDTH = 0.2
 COLUMN_GAP = 0.34
 INPUT_WIDTH = 0.95
 BLOCK_HEIGHT = 1.22
@@ -40,26 +40,26 @@ INPUT_LABELS = ("h[i-1]\n(older)", "h[i]\n(newer)")
 
 @dataclass(slots=True)
 class _Item:
-    """Item of one column in a layer: an input, a block, or the lane of a state that passes it."""
+    """Item of one column in a layer: an input, a block, or an edge that passes it."""
 
     state: int
     width: float
-    is_lane: bool = False
+    is_edge: bool = False
     x: float = 0.0
-    """Centre."""
+    """Center."""
 
 
 @dataclass(slots=True)
 class _Layout:
-    """Items of each layer, from the inputs (layer 0) upwards, and where everything is."""
+    """Items of each layer, from the inputs (layer 0) upwards, and their coordinates."""
 
     cell: CellSpec
     layers: list[list[_Item]]
     depth: list[int]
     """Layer of each state."""
     width: float = 0.0
-    position: dict[tuple[int, int], float] = field(default_factory=dict)
-    """(layer, state) -> centre of its item there."""
+    centers: dict[tuple[int, int], float] = field(default_factory=dict)
+    """(layer, state) -> center of its item in that layer."""
 
     @property
     def height(self) -> float:
@@ -82,8 +82,8 @@ def draw_genotype(genotype: Genotype, path: Path, *, title: str = "") -> None:
     """Draw the cells side by side.
 
     Args:
-        genotype: what to draw.
-        path: file to write; its suffix chooses the format (``.png``, ``.svg``, ``.pdf``).
+        genotype: the cells.
+        path: the file; its suffix selects the format (``.png``, ``.svg``, ``.pdf``).
         title: a line above the cells.
 
     Raises:
@@ -128,7 +128,7 @@ def _lay_out(cell: CellSpec) -> _Layout:
     for block in cell.blocks:
         depth.append(1 + max(depth[block.left.source], depth[block.right.source]))
     num_layers = 1 + max(depth)
-    last_read = list(depth)  # of each state: the layer in which it is read last
+    last_read = list(depth)  # last layer that reads each state
     for state, block in enumerate(cell.blocks, start=NUM_INPUTS):
         for edge in (block.left, block.right):
             last_read[edge.source] = max(last_read[edge.source], depth[state])
@@ -139,18 +139,18 @@ def _lay_out(cell: CellSpec) -> _Layout:
         width = INPUT_WIDTH if state < NUM_INPUTS else 2 * BOX_WIDTH + BOX_GAP
         layers[first].append(_Item(state, width))
         for layer in range(first + 1, last_read[state]):
-            layers[layer].append(_Item(state, LANE_WIDTH, is_lane=True))
+            layers[layer].append(_Item(state, EDGE_COLUMN_WIDTH, is_edge=True))
     layout = _Layout(cell, layers, depth)
     layout.width = max(
         sum(item.width + COLUMN_GAP for item in layer) + COLUMN_GAP for layer in layers
     )
     for _ in range(4):  # a few sweeps settle graphs of this size
-        _sort_and_place(layout)
+        _arrange(layout)
     return layout
 
 
-def _sort_and_place(layout: _Layout) -> None:
-    """Order each layer by where its items' inputs are, and spread it over the width."""
+def _arrange(layout: _Layout) -> None:
+    """Order each layer by its items' inputs, and spread it over the width."""
     for layer, items in enumerate(layout.layers):
         if layer > 0:
             items.sort(key=lambda item: _mean_input(layout, layer, item))
@@ -159,16 +159,16 @@ def _sort_and_place(layout: _Layout) -> None:
         x = gap
         for item in items:
             item.x = x + item.width / 2
-            layout.position[layer, item.state] = item.x
+            layout.centers[layer, item.state] = item.x
             x += item.width + gap
 
 
 def _mean_input(layout: _Layout, layer: int, item: _Item) -> float:
-    if item.is_lane:
-        return layout.position[layer - 1, item.state]
+    if item.is_edge:
+        return layout.centers[layer - 1, item.state]
     block = layout.cell.blocks[item.state - NUM_INPUTS]
     sources = (block.left.source, block.right.source)
-    return sum(layout.position[layer - 1, source] for source in sources) / 2
+    return sum(layout.centers[layer - 1, source] for source in sources) / 2
 
 
 def _draw_cell(axes: Axes, layout: _Layout) -> None:
@@ -177,9 +177,9 @@ def _draw_cell(axes: Axes, layout: _Layout) -> None:
         _box(axes, center, INPUT_LABELS[item.state], _color(item.state), size=size)
     for layer, items in enumerate(layout.layers[1:], start=1):
         for item in items:
-            if item.is_lane:
+            if item.is_edge:
                 bottom, top = layout.bottom(layer), layout.top(layer)
-                _curve(axes, (layout.position[layer - 1, item.state], layout.top(layer - 1)),
+                _curve(axes, (layout.centers[layer - 1, item.state], layout.top(layer - 1)),
                        (item.x, bottom), _color(item.state))  # fmt: skip
                 axes.plot([item.x, item.x], [bottom, top], color=_color(item.state), lw=1.4)
             else:
@@ -187,11 +187,11 @@ def _draw_cell(axes: Axes, layout: _Layout) -> None:
     middle, y = layout.width / 2, layout.output_bottom
     span = min(layout.width - 0.4, max(1.8, 0.5 * len(layout.cell.concat)))
     order = sorted(
-        layout.cell.concat, key=lambda state: layout.position[len(layout.layers) - 1, state]
+        layout.cell.concat, key=lambda state: layout.centers[len(layout.layers) - 1, state]
     )
     top_layer = len(layout.layers) - 1
     for index, state in enumerate(order):
-        start = (layout.position[top_layer, state], layout.top(top_layer))
+        start = (layout.centers[top_layer, state], layout.top(top_layer))
         end = (middle + span * ((index + 0.5) / len(order) - 0.5), y)
         _curve(axes, start, end, _color(state), arrow=True)
     _box(axes, (middle, y + 0.16), "output: concat", "#222222", size=(span, 0.32))
@@ -200,12 +200,12 @@ def _draw_cell(axes: Axes, layout: _Layout) -> None:
 def _draw_block(axes: Axes, layout: _Layout, layer: int, item: _Item) -> None:
     block = layout.cell.blocks[item.state - NUM_INPUTS]
     edges = [block.left, block.right]
-    if block.combine == "add":  # whose sides may be swapped, to uncross the edges
-        edges.sort(key=lambda edge: layout.position[layer - 1, edge.source])
+    if block.combine == "add":  # its sides may be swapped, to uncross the edges
+        edges.sort(key=lambda edge: layout.centers[layer - 1, edge.source])
     bottom, top = layout.bottom(layer), layout.top(layer)
     for side, edge in zip((-1, 1), edges, strict=True):
         x = item.x + side * (BOX_WIDTH + BOX_GAP) / 2
-        start = (layout.position[layer - 1, edge.source], layout.top(layer - 1))
+        start = (layout.centers[layer - 1, edge.source], layout.top(layer - 1))
         _curve(axes, start, (x, bottom), _color(edge.source), arrow=True)
         _curve(axes, (x, bottom + BOX_HEIGHT), (item.x + side * 0.12, top - NODE_HEIGHT), "#222222")
         _box(axes, (x, bottom + BOX_HEIGHT / 2), _label(edge.operation), _color(edge.source))

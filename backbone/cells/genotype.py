@@ -1,11 +1,11 @@
-"""Genotypes: what a search finds and a backbone is built from, as validated plain data.
+"""Genotypes: searched cells as validated plain data.
 
 A genotype is a pair of cells (Zoph et al. 2018, section 3, figure 2). A cell reads two hidden
-states, the outputs of the two cells before it, and makes new ones block by block; a block applies
-one operation to each of two earlier states and combines the results.
+states, the outputs of the two cells before it, and computes new ones block by block; a block
+applies one operation to each of two earlier states and combines the results.
 
-States are numbered in the order in which they come to exist: 0 is the *older* input (``h_{i-1}``
-of the paper), 1 the *newer* one (``h_i``), and block ``b`` (from 0) makes state ``b + 2``.
+States are numbered in the order in which they are computed: 0 is the *older* input (``h_{i-1}``
+of the paper), 1 the *newer* one (``h_i``), and block ``b`` (from 0) computes state ``b + 2``.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 
 OLDER, NEWER = 0, 1
 NUM_INPUTS = 2
-"""Hidden states that a cell starts from."""
+"""Hidden states that a cell reads as inputs."""
 
 COMBINATIONS = ("add", "concat")
-"""How a block may join its two results (paper, section 3, step 5)."""
+"""Ways of combining the two results of a block (paper, section 3, step 5)."""
 
 NUM_STACKS = 3
 """Stacks of N normal cells in a network (paper, section 3)."""
@@ -45,7 +45,7 @@ NASNET_OPERATIONS = (
 """The 13 candidate operations (paper, section 3)."""
 
 OPERATION_NAMES = (*NASNET_OPERATIONS, "dil_conv_5x5", "max_pool_2x2")
-"""All that a cell may apply: the paper's, and what DARTS's and AmoebaNet's spaces have besides."""
+"""All operations: the paper's, and those that only DARTS's and AmoebaNet's spaces have."""
 
 FORMAT = "nasdet.genotype"
 FORMAT_VERSION = 1
@@ -64,12 +64,12 @@ class Edge:
                 f"unknown operation {self.operation!r}; choose from {sorted(OPERATION_NAMES)}"
             )
         if isinstance(self.source, bool) or not isinstance(self.source, int) or self.source < 0:
-            raise ValueError(f"an edge's source must be a state's number, not {self.source!r}")
+            raise ValueError(f"an edge's source must be the index of a state, not {self.source!r}")
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Two edges and the way in which their results are joined."""
+    """Two edges and the combination of their results."""
 
     left: Edge
     right: Edge
@@ -125,15 +125,15 @@ class CellSpec:
         """Concatenate every block that no other block reads (paper, section 3)."""
         blocks = tuple(blocks)
         read = {edge.source for block in blocks for edge in (block.left, block.right)}
-        made = range(NUM_INPUTS, NUM_INPUTS + len(blocks))
-        return cls(blocks, tuple(state for state in made if state not in read))
+        computed = range(NUM_INPUTS, NUM_INPUTS + len(blocks))
+        return cls(blocks, tuple(state for state in computed if state not in read))
 
     def canonical(self) -> CellSpec:
         """Return the one representative of all cells that compute the same function.
 
         The inputs of an addition are put in order, blocks are renumbered by what they compute and
-        not by when they were written down, and the concatenation is sorted. A concatenating block
-        keeps its order, which decides the order of channels.
+        not by the order in which they were written, and the concatenation is sorted. A
+        concatenating block keeps its order, which decides the order of channels.
         """
         keys: list[str] = ["0", "1"]
         for block in self.blocks:
@@ -246,7 +246,7 @@ class Genotype:
 
     @classmethod
     def from_dict(cls, data: Any) -> Genotype:
-        """Read what ``to_dict`` wrote; other members (provenance, say) are left alone.
+        """Read what ``to_dict`` wrote; other members, such as provenance, are ignored.
 
         Raises:
             ValueError: if the data have another form or describe a cell that cannot exist.

@@ -1,7 +1,8 @@
-"""Genotypes in other programs' notations: DARTS's tuples, ENAS's strings, NNI's dicts.
+"""Genotypes in the notations of DARTS (tuples), ENAS (strings) and NNI (dicts).
 
-All of them number the states as we do: 0 is the older input, 1 the newer, block b makes b + 2. What
-a notation cannot say is an error, never another network. In all three a block adds its two results.
+All three number states as this project does: 0 is the older input, 1 the newer, block b computes
+b + 2. In all three a block adds its two results. A genotype that a notation cannot express is an
+error, never converted to another network.
 
 DARTS (quark0/darts and its descendants): ``Genotype(normal=[('sep_conv_3x3', 1), ...],
 normal_concat=[2, 3, 4, 5], reduce=[...], reduce_concat=[...])``, two tuples per block.
@@ -12,7 +13,7 @@ its inputs among them.
 
 NNI (microsoft/nni 3, nni.nas.hub.pytorch): ``{"normal/op_2_0": "sep_conv_3x3",
 "normal/input_2_0": [0], ...}``. Which blocks are concatenated belongs to NNI's spaces and not to
-the dict: ``all`` in its DARTS space, the ``loose_end`` ones, which no block reads, in others.
+the dict: ``all`` in its DARTS space, ``loose_end`` (those that no block reads) in others.
 """
 
 from __future__ import annotations
@@ -27,23 +28,23 @@ from typing import Any
 from backbone.cells.genotype import NUM_INPUTS, OPERATION_NAMES, Block, CellSpec, Edge, Genotype
 
 FORMATS = ("json", "darts", "enas", "nni")
-THEIR_NAMES = MappingProxyType(
+EXTERNAL_NAMES = MappingProxyType(
     {"identity": "skip_connect", "conv_1x3_3x1": "conv_3x1_1x3", "conv_1x7_7x1": "conv_7x1_1x7"}
 )
-"""Operations that DARTS and NNI call otherwise than we do."""
-OUR_NAMES = MappingProxyType({theirs: ours for ours, theirs in THEIR_NAMES.items()})
+"""Operation -> its name in DARTS and NNI, where it differs."""
+NATIVE_NAMES = MappingProxyType({external: name for name, external in EXTERNAL_NAMES.items()})
 ENAS_OPERATIONS = ("sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "identity")
-"""ENAS's operations by number."""
+"""ENAS's operations by index."""
 DARTS_MEMBERS = ("normal", "normal_concat", "reduce", "reduce_concat")
 NNI_MERGES = ("all", "loose_end")
 
 
 def parse_genotype(text: str, *, merge: str = "all") -> Genotype:
-    """Read a genotype in any of the notations, ours included, told apart by their look.
+    """Read a genotype in any notation, ``cells.json`` included; the format is detected.
 
     Args:
         text: the file's contents.
-        merge: of NNI's; see the module's docstring.
+        merge: which blocks NNI concatenates; see the module's docstring.
 
     Raises:
         ValueError: if the text is none of them, or describes a cell that cannot exist.
@@ -54,15 +55,15 @@ def parse_genotype(text: str, *, merge: str = "all") -> Genotype:
         data = json.loads(text)
     except (ValueError, RecursionError):
         return from_darts(text)
-    is_ours = isinstance(data, Mapping) and "format" in data
-    return Genotype.from_dict(data) if is_ours else from_nni(data, merge=merge)
+    is_native = isinstance(data, Mapping) and "format" in data
+    return Genotype.from_dict(data) if is_native else from_nni(data, merge=merge)
 
 
 def format_genotype(genotype: Genotype, notation: str, *, merge: str = "all") -> str:
     """Return a genotype in a notation of ``FORMATS``, as a file's contents.
 
     Raises:
-        ValueError: if there is no such notation, or it cannot say this genotype.
+        ValueError: if the notation is unknown or cannot express this genotype.
     """
     match notation:
         case "json":
@@ -85,7 +86,7 @@ def to_darts(genotype: Genotype) -> str:
     """
     members = []
     for name, cell in zip(("normal", "reduce"), _two_cells(genotype, "DARTS"), strict=True):
-        edges = [(_their_name(e.operation), e.source) for e in _edges(cell)]
+        edges = [(_external_name(e.operation), e.source) for e in _edges(cell)]
         members += [f"{name}={edges}", f"{name}_concat={list(cell.concat)}"]
     return f"Genotype({', '.join(members)})"
 
@@ -97,7 +98,7 @@ def from_darts(text: str) -> Genotype:
         ValueError: if the text is no such expression or describes a cell that cannot exist.
     """
     try:
-        # As in a file of theirs: what is left of an equals sign is the genotype's name.
+        # As in DARTS's files, a name and an equals sign may come first.
         expression = re.sub(r"^\s*\w+\s*=\s*", "", text).strip()
         call = ast.parse(expression, mode="eval").body
         assert isinstance(call, ast.Call)
@@ -158,7 +159,7 @@ def to_nni(genotype: Genotype, *, merge: str) -> dict[str, Any]:
     """Return NNI's notation for a space that concatenates ``all`` or ``loose_end`` blocks.
 
     Raises:
-        ValueError: if the cells concatenate other states than ``merge`` says, a block
+        ValueError: if the cells concatenate other states than ``merge`` implies, a block
             concatenates, or there is no reduction cell.
     """
     choices: dict[str, Any] = {}
@@ -170,13 +171,13 @@ def to_nni(genotype: Genotype, *, merge: str) -> dict[str, Any]:
             )
         for number, edge in enumerate(_edges(cell)):
             key = f"{NUM_INPUTS + number // 2}_{number % 2}"
-            choices[f"{name}/op_{key}"] = _their_name(edge.operation)
+            choices[f"{name}/op_{key}"] = _external_name(edge.operation)
             choices[f"{name}/input_{key}"] = [edge.source]
     return choices
 
 
 def from_nni(data: Any, *, merge: str) -> Genotype:
-    """Read NNI's notation; inputs may be integers or lists of one. Other keys are left alone.
+    """Read NNI's notation; inputs may be integers or lists of one. Other keys are ignored.
 
     Raises:
         ValueError: if the data have another form or describe a cell that cannot exist.
@@ -190,14 +191,14 @@ def _nni_cell(data: Mapping[Any, Any], name: str, merge: str) -> CellSpec:
     own = [key for key in data if isinstance(key, str) and key.startswith((f"{name}/op_",))]
     pairs = []
     for number in range(max(len(own), 2)):
-        place = f"{NUM_INPUTS + number // 2}_{number % 2}"
-        operation, source = (data.get(f"{name}/{part}_{place}") for part in ("op", "input"))
+        slot = f"{NUM_INPUTS + number // 2}_{number % 2}"
+        operation, source = (data.get(f"{name}/{part}_{slot}") for part in ("op", "input"))
         if isinstance(source, list) and len(source) == 1:
             source = source[0]
         if operation is None or source is None or isinstance(source, list):
             raise ValueError(
-                f"not an NNI architecture: it needs one {name}/op_{place} and "
-                f"one {name}/input_{place}"
+                f"not an NNI architecture: it needs one {name}/op_{slot} and "
+                f"one {name}/input_{slot}"
             )
         pairs.append((operation, source))
     cell = _cell(pairs)
@@ -217,7 +218,7 @@ def _two_cells(genotype: Genotype, notation: str) -> tuple[CellSpec, CellSpec]:
         raise ValueError(f"{notation}'s notation needs a reduction cell")
     for cell in genotype.cells.values():
         if any(block.combine != "add" for block in cell.blocks):
-            raise ValueError(f"{notation}'s notation cannot say that a block concatenates")
+            raise ValueError(f"{notation}'s notation cannot express a block that concatenates")
     return genotype.normal, genotype.reduction
 
 
@@ -233,10 +234,13 @@ def _unread(cell: CellSpec, *, first: int) -> tuple[int, ...]:
 def _cell(
     pairs: Sequence[tuple[Any, Any]], *, concat: Sequence[int] | None = None, first: int = 2
 ) -> CellSpec:
-    """Make a cell of two (operation, source) per block; without ``concat``, of what is unread."""
+    """Build a cell from two (operation, source) pairs per block.
+
+    Without ``concat`` it concatenates the states from ``first`` on that no block reads.
+    """
     if not pairs or len(pairs) % 2:
         raise ValueError(f"a cell needs two operations per block, not {len(pairs)} in all")
-    edges = [Edge(_our_name(operation), source) for operation, source in pairs]
+    edges = [Edge(_native_name(operation), source) for operation, source in pairs]
     blocks = tuple(map(Block, edges[::2], edges[1::2]))
     if concat is None:
         everything = CellSpec(blocks, tuple(range(NUM_INPUTS + len(blocks))))
@@ -244,15 +248,15 @@ def _cell(
     return CellSpec(blocks, tuple(concat))
 
 
-def _our_name(operation: Any) -> str:
-    ours = OUR_NAMES.get(operation, operation) if isinstance(operation, str) else None
-    if ours not in OPERATION_NAMES:
+def _native_name(operation: Any) -> str:
+    name = NATIVE_NAMES.get(operation, operation) if isinstance(operation, str) else None
+    if name not in OPERATION_NAMES:
         raise ValueError(f"unknown operation {operation!r}")
-    return ours
+    return name
 
 
-def _their_name(operation: str) -> str:
-    return THEIR_NAMES.get(operation, operation)
+def _external_name(operation: str) -> str:
+    return EXTERNAL_NAMES.get(operation, operation)
 
 
 def _literal(node: ast.expr) -> Any:
@@ -267,11 +271,11 @@ def _pairs(value: Any, name: str) -> list[tuple[Any, Any]]:
     if not isinstance(value, list | tuple) or not all(
         isinstance(pair, list | tuple) and len(pair) == 2 for pair in value
     ):
-        raise ValueError(f"not a DARTS genotype: {name} is no list of (operation, input)")
+        raise ValueError(f"not a DARTS genotype: {name} must be a list of (operation, input)")
     return [(operation, source) for operation, source in value]
 
 
 def _integers(value: Any) -> list[int]:
     if not isinstance(value, list | tuple) or any(type(n) is not int for n in value):
-        raise ValueError("not a DARTS genotype: what is concatenated is no list of integers")
+        raise ValueError("not a DARTS genotype: the concatenated states must be a list of integers")
     return list(value)

@@ -22,7 +22,7 @@ class Cell(nn.Module):
         older_channels: channels of the output before last; ``None`` for a network's first cell,
             which then reads its one input twice, raw as the older and squeezed as the newer.
         newer_channels: channels of the last output.
-        channels: width of every hidden state.
+        channels: channels of every hidden state.
         stride: 1 for a normal cell, 2 for a reduction cell.
         older_stride: how many times larger the older input's sides are, 1 or 2.
         convolutions: ``full`` or ``bottleneck``; see ``backbone.models.operations``.
@@ -83,8 +83,8 @@ class Cell(nn.Module):
             for state in spec.concat
         )
         self.drop_path = 0.0
-        """Chance in training that an operation's result is left out of its block, for each image
-        by itself; the rest is scaled up for it. Identities are never left out."""
+        """Probability in training that an operation's result is dropped, per image; the remaining
+        results are scaled up accordingly. Identities are never dropped."""
 
     def forward(self, older: Tensor | None, newer: Tensor) -> Tensor:
         states = [

@@ -1,4 +1,4 @@
-"""Cells stacked to a network: N @ F, stems, and the taps ``c2`` to ``c5`` (paper, section 3).
+"""Networks of stacked cells: N @ F, stems, and the taps ``c2`` to ``c5`` (paper, section 3).
 
 The construction follows the paper's released code (TensorFlow's research/slim/nets/nasnet): a
 stem, three stacks of N normal cells at F1, 2*F1 and 4*F1 filters, a reduction cell between stacks.
@@ -24,7 +24,7 @@ from backbone.models.operations import OPERATIONS, NormFactory, SameConv2d, Same
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkConfig:
-    """What, beside the genotype, decides a network's shape."""
+    """Structure of a network, apart from its genotype."""
 
     num_cells: int
     """N: normal cells per stack, at least 1."""
@@ -136,17 +136,17 @@ class CellNetwork(nn.Module):
                 level = _level_of(outputs[-1][1])
                 self.channels[level], self.strides[level] = outputs[-1]
         self.last_reduction = max(i for i, step in enumerate(self.plan) if step.reduces)
-        """Number of the cell that halves the map for the last time."""
+        """Index of the last cell that halves the map."""
         self.last_reduction_inputs = outputs[self.last_reduction - 1 : self.last_reduction + 1]
         """Channels and stride of the two outputs that it reads, the older first; no later cell
-        reads an earlier one."""
+        reads an earlier output."""
 
         for module in self.modules():
             if isinstance(module, SamePool2d) and module.stride > 1:
                 module.count_padding = config.average_counts_padding
 
         self.checkpoints_cells = False
-        """Whether training keeps only the cells' outputs and computes the rest again for the
+        """Whether training keeps only the cells' outputs and recomputes the rest for the
         gradient: the same gradients and running statistics for less memory and more time."""
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -165,10 +165,10 @@ class CellNetwork(nn.Module):
         return self._run([*unread, older, newer], last=len(self.cells))[-1]
 
     def _run(self, outputs: list[Tensor], *, last: int) -> list[Tensor]:
-        """Add the cells' outputs to those that there are, up to that of the ``last``-th cell."""
+        """Append the cells' outputs to ``outputs``, up to that of the ``last``-th cell."""
         saves_memory = self.checkpoints_cells and torch.is_grad_enabled()
-        for number in range(len(outputs) - 1, last):
-            cell, step = self.cells[number], self.plan[number]
+        for index in range(len(outputs) - 1, last):
+            cell, step = self.cells[index], self.plan[index]
             older = None if step.older is None else outputs[step.older]
             outputs.append(
                 checkpoint(
@@ -181,14 +181,14 @@ class CellNetwork(nn.Module):
         return outputs
 
     def schedule_drop_path(self, *, keep: float, progress: float) -> None:
-        """Set how often operations are dropped in training (paper, section 4: ScheduledDropPath).
+        """Set the drop probability of operations in training (paper, section 4: ScheduledDropPath).
 
-        The chance rises linearly with a cell's depth and with time, as in the released code: in
-        the last cell and at the end it is ``1 - keep``.
+        The probability rises linearly with a cell's depth and with time, as in the released code:
+        in the last cell and at the end it is ``1 - keep``.
 
         Args:
-            keep: share of operations kept there, above 0, at most 1.
-            progress: share of the schedule that has passed; above 1 it stays at the end.
+            keep: fraction of operations kept there, above 0, at most 1.
+            progress: fraction of the schedule that has passed; above 1 it stays at the end.
         """
         for number, cell in enumerate(self.cells, start=1):
             assert isinstance(cell, Cell)
@@ -197,15 +197,15 @@ class CellNetwork(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class CellStep:
-    """One cell of a network and what it reads beside the output before it."""
+    """One cell of a network and its older input; its newer input is the output before it."""
 
     reduces: bool
-    """Whether it halves the map."""
+    """Whether the cell halves the map."""
     filters: int
     """Width of its hidden states."""
     older: int | None
-    """Number of the output that is its older input; output 0 is the stem convolution's, and cell
-    i makes output i + 1. None for the first cell, which has but one input."""
+    """Index of the output that is its older input; output 0 is the stem convolution's, and cell
+    i computes output i + 1. None for the first cell, which has only one input."""
     tapped: bool
     """Whether its output is one of the network's maps."""
 

@@ -1,4 +1,4 @@
-"""Heads that make a classifier of a backbone (paper, section 3 and appendix A.7)."""
+"""Classification heads for backbones (paper, section 3 and appendix A.7)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Classifier(nn.Module):
     """A backbone with the paper's classification head: ReLU, global mean, dropout, linear.
 
     Args:
-        backbone: anything that gives maps; the last is classified.
-        num_classes: classes.
-        dropout: share of the features that training leaves out, 0 to 1 (paper's code: 0.5).
+        backbone: any backbone; its last map is classified.
+        num_classes: number of classes.
+        dropout: fraction of the features dropped in training, 0 to 1 (paper's code: 0.5).
         auxiliary_side_px: side of the square training images for which an auxiliary head is built
-            on the last map but one; 0 builds none.
+            on the second-last map; 0 builds none.
 
     Shape:
         - images: (B, 3, H, W) in [0, 1]
@@ -88,11 +88,11 @@ def load_classifier(path: str | Path) -> Classifier:
 
 
 class AuxiliaryHead(nn.Module):
-    """A second classifier two thirds up the network, which only training has (appendix A.7).
+    """A second classifier at two thirds of the network's depth, for training only (appendix A.7).
 
     As in the paper's released code: ReLU, average over 5x5 at stride 3, a 1x1 convolution to 128
-    channels, one to 768 over the whole map, a linear layer. Of maps below 5x5 the average is over
-    all of the map.
+    channels, one to 768 over the whole map, a linear layer. Maps below 5x5 are averaged
+    as a whole.
 
     Shape:
         - features: (B, channels, side, side)

@@ -1,4 +1,4 @@
-"""Backbones and classifiers as files that run without this program."""
+"""Export backbones and classifiers to files that run without this program."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from backbone.io.files import replacing
 
 FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
 TOLERANCE = 1e-4
-"""Greatest difference from the original's outputs, relative to their largest value."""
+"""Maximum difference from the original's outputs, relative to their largest value."""
 
 
 def export_network(
     network: nn.Module, path: Path, *, side_px: int, file_format: str
 ) -> dict[str, float]:
-    """Write a network for any number of images of one size; keep the file only if it is right.
+    """Write a network for any batch size and one image size; keep the file if its outputs agree.
 
     Args:
         network: takes images, (B, 3, H, W) in [0, 1], and returns a tensor or a dict of them; put
@@ -32,8 +32,8 @@ def export_network(
         file_format: ``onnx``, run by onnxruntime and others; ``torch``, by ``torch.export.load``.
 
     Returns:
-        For each output the greatest difference from the original's on noise, relative to its
-        largest value, at another number of images than the export saw.
+        For each output the maximum difference from the original's on noise, relative to its
+        largest value, at another batch size than the exported sample's.
 
     Raises:
         ValueError: if the format is unknown or the file's outputs are not the original's.
@@ -103,7 +103,7 @@ def _run_onnx(path: Path, images: Tensor) -> dict[str, Tensor]:
 
 
 def require_onnx() -> None:
-    """Raise an ImportError that says what to install if ONNX's packages are not there."""
+    """Raise an ImportError that names the packages to install if ONNX's are missing."""
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
@@ -116,7 +116,7 @@ def require_onnx() -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what the exporter says of versions and passes that a user can do nothing about."""
+    """Hide the exporter's messages about versions and passes, which a user cannot act on."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Normalization layers, and networks from one kind of them to another."""
+"""Normalization layers, and their conversion in a network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ with hidden_package("wandb"):  # timm imports it where it is installed, unasked
 
 NORMS = ("batch", "frozen", "sync", "group")
 MAX_GROUPS = 32
-"""Groups of a group normalization (Wu & He 2018, section 4: 32), where the channels divide so."""
+"""Groups of a group normalization (Wu & He 2018, section 4: 32), if the channels divide by it."""
 
 BatchNorm: Callable[[int], nn.BatchNorm2d] = partial(nn.BatchNorm2d, eps=1e-3)
 """Batch normalization with the released code's epsilon."""
@@ -30,13 +30,13 @@ BatchNorm: Callable[[int], nn.BatchNorm2d] = partial(nn.BatchNorm2d, eps=1e-3)
 class FrozenBatchNorm2d(nn.BatchNorm2d):
     """Batch normalization that always uses, and never changes, its running statistics.
 
-    Scale and shift do not learn either. The tensors have ``BatchNorm2d``'s names, so weights move
-    between the two.
+    Scale and shift are not trained either. The tensors have ``BatchNorm2d``'s names, so the two
+    exchange weights.
 
     Args:
         num_features: channels.
         eps: added to the variance.
-        then: applied to the result; timm's layers have their activation inside.
+        then: applied to the result; timm's layers include their activation.
     """
 
     def __init__(
@@ -52,22 +52,22 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
         return normalized if self.then is None else self.then(normalized)
 
     def train(self, mode: bool = True) -> FrozenBatchNorm2d:
-        """Stay in evaluation mode whatever is asked for."""
+        """Stay in evaluation mode."""
         super().train(mode=False)
         return self
 
 
 def convert_norm(module: nn.Module, norm: str) -> nn.Module:
-    """Return a network with its batch normalization of another kind; the module is used up.
+    """Convert the batch normalization of a network to another kind, in place.
 
     Args:
-        module: any network; other normalization in it stays.
-        norm: ``batch`` leaves it; ``frozen`` keeps the statistics, scale and shift as they are;
+        module: any network; its other normalization layers stay.
+        norm: ``batch`` changes nothing; ``frozen`` keeps the statistics, scale and shift;
             ``sync`` takes the statistics over all processes of a training (on GPUs); ``group``
-            normalizes each image by itself, in groups of channels (Wu & He 2018).
+            normalizes each image separately, in groups of channels (Wu & He 2018).
 
     Raises:
-        ValueError: if there is no such kind.
+        ValueError: if the kind is unknown.
     """
     match norm:
         case "batch":
@@ -112,7 +112,7 @@ def _activation(norm: Any) -> nn.Module | None:
 
 @contextmanager
 def recomputation(module: nn.Module) -> Iterator[None]:
-    """Let a part of a network run a second time without its running statistics moving again."""
+    """Run a part of a network again without updating its running statistics again."""
     norms = [
         m
         for m in module.modules()
@@ -122,7 +122,7 @@ def recomputation(module: nn.Module) -> Iterator[None]:
     for norm in norms:
         norm.momentum = 0.0
         if norm.num_batches_tracked is not None:
-            # A copy is counted up instead; without any, SyncBatchNorm would refuse.
+            # A copy is incremented instead; SyncBatchNorm requires one.
             norm.num_batches_tracked = norm.num_batches_tracked.clone()
     try:
         yield

@@ -5,7 +5,7 @@ are applied twice; stride and a change of channels happen in the first applicati
 TensorFlow's SAME, which for stride 2 depends on whether the side is odd or even, since the
 published numbers were obtained with it.
 
-No source tells how wide the paper's search built convolutions that are not separable. ``FULL``
+No source states the width of the paper's convolutions that are not separable. ``FULL``
 gives them the width of a hidden state; ``BOTTLENECK`` puts them between two 1x1 convolutions at a
 quarter of it, as AmoebaNet's released code does (TensorFlow's tpu/models/official/amoeba_net).
 """
@@ -26,7 +26,7 @@ from backbone.cells.genotype import OPERATION_NAMES
 
 
 def same_padding(side: int, *, kernel: int, stride: int) -> tuple[int, int]:
-    """Return the rows that TensorFlow's SAME adds before and after a side of that many pixels."""
+    """Return the rows that TensorFlow's SAME padding adds before and after a side in pixels."""
     total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
     return total // 2, total - total // 2
 
@@ -58,7 +58,7 @@ class SameConv2d(nn.Conv2d):
             groups=groups,
             bias=False,
         )
-        # For stride 1 SAME is symmetric, and the convolution pads by itself, which is faster.
+        # For stride 1 SAME is symmetric, and the convolution's own padding is faster.
         self._extents = [(k - 1) * dilation + 1 for k in self.kernel_size]
         self._pads_itself = all(
             s == 1 or e == 1 for s, e in zip(self.stride, self._extents, strict=True)
@@ -70,8 +70,8 @@ class SameConv2d(nn.Conv2d):
     def forward(self, images: Tensor) -> Tensor:
         if self._only_skips:
             # The gradient of a strided 1x1 kernel with less than 16 input channels in channels-last
-            # is computed by oneDNN beyond the end of its memory (torch 2.14.1, AVX-512): the
-            # process dies, or does not.
+            # is computed by oneDNN beyond the end of its memory (torch 2.14.1, AVX-512), which can
+            # crash the process.
             rows, columns = self.stride
             return F.conv2d(images[..., ::rows, ::columns], self.weight, groups=self.groups)
         if not self._pads_itself:
@@ -87,14 +87,14 @@ class SameConv2d(nn.Conv2d):
 
 
 def _sides(images: Tensor) -> tuple[int, int]:
-    """Return height and width; in a trace, which fixes them, as numbers and not as tensors."""
+    """Return height and width, as numbers even while tracing, which fixes them."""
     height, width = images.shape[-2:]
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     return (int(height), int(width)) if tracing else (height, width)
 
 
 class SamePool2d(nn.Module):
-    """Maximum or average over a window, SAME-padded; the padding takes no part in either.
+    """Maximum or average over a window, SAME-padded; excluding the padding.
 
     With ``count_padding`` an average counts the padding as zeros.
 
@@ -140,7 +140,7 @@ class SamePool2d(nn.Module):
 
 
 class FactorizedReduction(nn.Module):
-    """Halve a map without losing pixels: two 1x1 convolutions on grids one pixel apart.
+    """Halve a map and keep all its pixels: two 1x1 convolutions on grids one pixel apart.
 
     There is no ReLU inside; the caller applies one where the paper's code does.
 
@@ -168,7 +168,7 @@ class FactorizedReduction(nn.Module):
 
 
 class NormFactory(Protocol):
-    """Makes the normalization layer for a number of channels."""
+    """A function that builds the normalization layer for a number of channels."""
 
     def __call__(self, channels: int, /) -> nn.Module: ...
 
@@ -183,7 +183,7 @@ def conv_norm(
     relu: bool = True,
     norm: NormFactory,
 ) -> nn.Sequential:
-    """ReLU (if wanted), convolution, normalization."""
+    """Return an optional ReLU, a convolution and its normalization."""
     layers: list[nn.Module] = [nn.ReLU()] if relu else []
     conv = SameConv2d(in_channels, out_channels, kernel, stride=stride, dilation=dilation)
     return nn.Sequential(*layers, conv, norm(out_channels))
@@ -300,7 +300,7 @@ FULL: Mapping[str, OperationFactory] = MappingProxyType(
         "max_pool_2x2": partial(_pool, "max", 2),
     }
 )
-"""Operation name -> module for it; the names are the genotype's."""
+"""Operation name -> function that builds its module; the names are the genotype's."""
 
 BOTTLENECK: Mapping[str, OperationFactory] = MappingProxyType(
     {

@@ -1,4 +1,4 @@
-"""Weights that others released for NASNet-A and PNASNet-5, under the names of timm and Cadene.
+"""Import released weights of NASNet-A and PNASNet-5, under the names of timm and Cadene.
 
 timm's ``nasnetalarge`` and ``pnasnet5large`` and Cadene's ``nasnetalarge``, ``nasnetamobile`` and
 ``pnasnet5large`` name their tensors alike (timm, models/nasnet.py and models/pnasnet.py;
@@ -35,28 +35,28 @@ HEAD_PREFIX = "last_linear."
 """Prefix of the classifier's tensors, which a backbone does not have."""
 _CELLS_PER_STACK = 6
 """NASNet-A's normal cells are numbered as in the large network, where a stack has six; the mobile
-network's stacks of four leave numbers out."""
+network's stacks of four skip numbers."""
 
 Names = Iterator[tuple[str, str]]
-"""Pairs of the beginnings of names: ours and the released."""
+"""Pairs of prefixes of names: this project's and the released one."""
 
 
 def import_weights(
     source: str, path: Path, *, spec: str, average_counts_padding: bool = False
 ) -> None:
-    """Write a ``backbone.safetensors`` with weights that others released.
+    """Write a ``backbone.safetensors`` with released weights.
 
     Args:
         source: a state dict's file (``.pth`` or ``.safetensors``), or ``timm:`` and the name of a
             model of timm's, whose weights are downloaded.
         path: the file to write.
-        spec: cells at N @ F that the weights are of, such as ``nasnet_a:6@4032``.
-        average_counts_padding: see ``NetworkConfig``; what timm and Keras compute.
+        spec: cells at N @ F of the weights, such as ``nasnet_a:6@4032``.
+        average_counts_padding: see ``NetworkConfig``; True for weights from timm and Keras.
 
     Raises:
         FileNotFoundError: if the source is a file that does not exist.
         ValueError: if the source is damaged or no state dict, the spec names no cells, or a tensor
-            is missing, left over or of another shape.
+            is missing, unexpected or of another shape.
     """
     parsed = BackboneSpec.parse(spec)
     if not isinstance(parsed, CellBackboneSpec) or parsed.weights is not None:
@@ -87,7 +87,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
         first_line = str(error).partition("\n")[0]
         raise ValueError(f"weights file {path} cannot be read: {first_line}") from None
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
-        raise ValueError(f"weights file {path} holds no state dict: names and tensors")
+        raise ValueError(f"weights file {path} holds no state dict, a mapping of names to tensors")
     return tensors
 
 
@@ -100,26 +100,28 @@ def _timm_state_dict(name: str) -> dict[str, Tensor]:
 def load_released(
     network: CellNetwork, tensors: Mapping[str, Tensor], *, source: str | Path
 ) -> None:
-    """Copy released tensors into a network; the classifier's are left out.
+    """Copy released tensors into a network, except the classifier's.
 
     Args:
         network: NASNet-A or PNASNet-5 with an ImageNet stem.
         tensors: by the released names.
-        source: where they are from, for messages.
+        source: their origin, for messages.
 
     Raises:
-        ValueError: if one is missing, left over or of another shape, by its released name.
+        ValueError: if one is missing, unexpected or of another shape, by its released name.
     """
     names = released_names(network)
     own = network.state_dict()
-    given = {
+    features = {
         name: tensor
         for name, tensor in tensors.items()
         if not name.startswith(HEAD_PREFIX) and not _counts_batches(name)
     }
-    check_tensors(given, {theirs: own[ours] for ours, theirs in names.items()}, source=source)
+    expected = {released: own[name] for name, released in names.items()}
+    check_tensors(features, expected, source=source)
     # Some files have the numbers of batches seen and some do not; nothing depends on them.
-    network.load_state_dict({ours: given[theirs] for ours, theirs in names.items()}, strict=False)
+    tensors = {name: features[released] for name, released in names.items()}
+    network.load_state_dict(tensors, strict=False)
 
 
 def released_names(network: CellNetwork) -> dict[str, str]:
@@ -146,8 +148,9 @@ def _network_names(network: CellNetwork) -> Names:
             name = f"reduction_cell_{num_reductions}"
             num_reductions += 1
         else:
-            stack, place = divmod(num_normal, num_cells)
-            name = f"cell_{stack * (_CELLS_PER_STACK if has_reduction else num_cells) + place}"
+            stack, index_in_stack = divmod(num_normal, num_cells)
+            cells_per_stack = _CELLS_PER_STACK if has_reduction else num_cells
+            name = f"cell_{stack * cells_per_stack + index_in_stack}"
             num_normal += 1
         # PNASNet keeps a factorized reduction in a module of its own.
         reduction = name if has_reduction else f"{name}.conv_prev_1x1"
@@ -186,7 +189,7 @@ def _operation_names(operation: nn.Module, ours: str, theirs: str) -> Names:
 
 
 def _conv_norm_names(ours: str, theirs: str, *, first: int) -> Names:
-    """Names of a convolution, which is the ``first`` of a sequence, and of its normalization."""
+    """Yield the names of a convolution, at index ``first``, and of its normalization."""
     yield f"{ours}.{first}", f"{theirs}.conv"
     yield f"{ours}.{first + 1}", f"{theirs}.bn"
 

@@ -21,14 +21,14 @@ MEASURED_WIDTH = 16
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Size and work of a backbone."""
+    """Parameters, multiply-adds and activations of a backbone."""
 
     parameters: int
-    """Numbers that are learned."""
+    """Number of learned parameters."""
     mult_adds: int
     """Multiply-adds of all convolutions and linear layers for one image, as papers count them."""
     activations: int
-    """Numbers that these layers give out for one image (Radosavovic et al. 2020, section 3.1)."""
+    """Number of outputs of these layers for one image (Radosavovic et al. 2020, section 3.1)."""
 
 
 def measure_cost(backbone: Backbone | BackboneSpec, *, side_px: int) -> Cost:
@@ -139,17 +139,17 @@ def _count(module: nn.Module, images: Tensor) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Most bytes that tensors take at once, without what an allocator or a library adds."""
+    """Peak bytes of tensors, without what an allocator or a library adds."""
 
     inference: int
     training: int
     """Peak of a training step: weights, gradients, activations, but not the optimizer's state."""
     checkpointed: int | None
-    """The same with activation checkpointing; None if the backbone cannot."""
+    """The same with activation checkpointing; None if the backbone does not support it."""
 
 
 def measure_memory(backbone: Backbone, *, side_px: int, batch_size: int) -> Memory:
-    """Return what a backbone takes for a batch of square images; nothing is computed."""
+    """Return the memory of a backbone for a batch of square images, from shapes alone."""
 
     def twin() -> Backbone:
         return backbone.spec.build_meta(out=backbone.out)

@@ -1,6 +1,6 @@
-"""How much memory tensors take at most, counted from the tensors themselves.
+"""Peak memory of tensors, counted from the tensors themselves.
 
-What an allocator or a library keeps besides (fragments, workspaces) is not in it.
+Memory that an allocator or a library adds (fragments, workspaces) is not included.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Count the bytes of all tensors that are alive; works on torch's meta device, too.
+    """Count the bytes of all live tensors; works on torch's meta device, too.
 
     Args:
-        tensors: that exist already and are to be counted.
+        tensors: existing tensors to count.
     """
 
     def __init__(self, tensors: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = 0
-        """Bytes alive."""
+        """Live bytes."""
         self.peak = 0
-        """The most that were alive at once."""
-        self._known: set[int] = set()
+        """Maximum of live bytes so far."""
+        self._counted: set[int] = set()
         for tensor in tensors:
             self._count(tensor)
 
@@ -48,15 +48,15 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if key in self._known:
+        if key in self._counted:
             return
-        self._known.add(key)
+        self._counted.add(key)
         self.now += size
         self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._forget, key, size)
 
     def _forget(self, key: int, size: int) -> None:
-        self._known.discard(key)
+        self._counted.discard(key)
         self.now -= size
 
 

@@ -42,9 +42,9 @@ def test_columns_of_a_layer_do_not_overlap(cell):
         assert layer[-1].x + layer[-1].width / 2 < layout.width
 
 
-def test_a_state_that_is_read_above_the_next_layer_has_a_lane_there():
+def test_a_state_that_is_read_above_the_next_layer_has_a_column_in_it():
     layout = _lay_out(NASNET_A.reduction)  # its last block reads the newer input and block 0
-    lanes = [item.state for item in layout.layers[1] if item.is_lane]
+    lanes = [item.state for item in layout.layers[1] if item.is_edge]
     assert lanes == [1]
 
 

@@ -134,7 +134,7 @@ CONCATENATING = Genotype(
 
 @pytest.mark.parametrize("notation", ["darts", "enas", "nni"])
 def test_what_a_notation_cannot_say_is_refused(notation):
-    with pytest.raises(ValueError, match="cannot say that a block concatenates"):
+    with pytest.raises(ValueError, match="cannot express a block that concatenates"):
         format_genotype(CONCATENATING, notation)
     with pytest.raises(ValueError, match="needs a reduction cell"):
         format_genotype(PNASNET_5, notation)
