@@ -142,7 +142,7 @@ def test_results_are_scored_and_two_scores_explained(data, tmp_path):
     (backends,) = (line for line in done.stdout.splitlines() if line.startswith("backend"))
     assert backends.split() == ["backend", "pycocotools", "hotcoco"]
     explained = json.loads((tmp_path / "explained" / "explanation.json").read_text())
-    assert explained["comparable"]
+    assert explained["same_question"]
     assert explained["images"][0]["missed"] == [0, 2]
 
 
