@@ -198,9 +198,8 @@ def test_files_are_read_once_however_many_genotypes_are_rewarded(config, monkeyp
     reward = DetectionReward(replace(config, max_train_images=6, max_val_images=3))
     reward_of(reward, CELLS)
     monkeypatch.setattr(
-        "detection.evaluation.tables.read_coco", lambda path: pytest.fail(f"{path} again")
+        "detection.data.coco_file.read_bytes", lambda path, *_: pytest.fail(f"{path} again")
     )
-    monkeypatch.setattr("detection.data.coco.read_coco", lambda path: pytest.fail("again"))
     reward_of(reward, OTHER_CELLS)
     assert len(read) == len(set(read)) == 9
 
