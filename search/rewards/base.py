@@ -8,21 +8,21 @@ from typing import Any, Protocol
 from backbone.cells.genotype import Genotype
 
 ReportStep = Callable[[int, float], None]
-"""Called with a step, from 1, and the reward so far, also at the end; raises ``Pruned`` to stop the
-trial there."""
+"""Called with a step, from 1, and the reward after it, including the last step; raises ``Pruned``
+to stop the trial."""
 
 
 class Pruned(Exception):  # noqa: N818  # an outcome, not an error
-    """The reward so far says that the rest of a trial is not worth its cost."""
+    """A trial is stopped early because of its reward so far."""
 
 
 class Reward(Protocol):
-    """Says how good a genotype is: at least 0, higher is better.
+    """Quality of a genotype: at least 0, higher is better.
 
-    The same genotype and seed should give the same reward. A genotype that cannot be rewarded
-    raises ``ArithmeticError`` (it diverged), ``MemoryError`` or ``RuntimeError`` (which torch
-    raises when memory runs out): its trial is recorded as failed and the search goes on. Any
-    other exception ends the search. ``Pruned``, raised by ``report``, is to be let through.
+    The same genotype and seed should give the same reward. If a genotype cannot be rewarded, the
+    call raises ``ArithmeticError`` (it diverged), ``MemoryError`` or ``RuntimeError`` (raised by
+    torch when memory runs out): its trial is recorded as failed and the search continues. Any other
+    exception ends the search. ``Pruned``, raised by ``report``, must propagate.
     """
 
     @property
@@ -31,11 +31,11 @@ class Reward(Protocol):
 
     @property
     def data(self) -> Mapping[str, str]:
-        """Name of a data set -> fingerprint."""
+        """Name of a dataset -> fingerprint."""
 
     @property
     def test_reward(self) -> Reward | None:
-        """The same on data that no trial is scored on, for a winner's test; None without such."""
+        """The same reward on data that no trial is scored on, to test the winner, or None."""
 
     def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
         """Return the reward of a genotype."""

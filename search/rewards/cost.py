@@ -25,17 +25,17 @@ class GenotypeCost:
     """In the unit of the measure: multiply-adds of one image, parameters, or the median of the
     milliseconds that a batch takes."""
     spread: float
-    """Distance of the quartiles of those milliseconds; 0 of what is counted and not timed."""
+    """Interquartile range of those milliseconds; 0 for measures that are counted."""
 
 
 def genotype_cost(genotype: Genotype, config: CostConfig) -> GenotypeCost:
     """Return the cost of the cells at the N, filters and image size of ``config``.
 
-    Multiply-adds and parameters are counted without computing anything. Latency is measured on a
-    network with random weights; torch's global generators are left as they were.
+    Multiply-adds and parameters are counted on the meta device. Latency is measured on a network
+    with random weights; torch's global generators are left unchanged.
 
     Raises:
-        ValueError: if the measure is ``none``, or the device is not there.
+        ValueError: if the measure is ``none``, or the device is not available.
         RuntimeError: if memory runs out while latency is measured.
     """
     spec = BackboneSpec.from_architecture(
@@ -79,7 +79,7 @@ def _latency(backbone: Backbone, config: CostConfig) -> GenotypeCost:
 
 
 def constrained_reward(reward: float, cost: float, config: CostConfig) -> float:
-    """Weigh a reward by what it costs: reward * (target / cost) ** exponent.
+    """Return a reward weighted by its cost: reward * (target / cost) ** exponent.
 
     The exponent is ``exponent_within`` for a cost of at most the target, ``exponent_beyond`` for a
     greater one (Tan et al. 2019, MnasNet, equations 2 and 3).
@@ -87,13 +87,13 @@ def constrained_reward(reward: float, cost: float, config: CostConfig) -> float:
     Args:
         reward: at least 0.
         cost: above 0, in the unit of the target.
-        config: has the target and the exponents.
+        config: target and exponents.
 
     Raises:
         ValueError: if there is no target, or the cost is not above 0.
     """
     if config.target == 0:
-        raise ValueError("a reward is constrained by a target above 0")
+        raise ValueError(f"target must be above 0 to constrain a reward, not {config.target}")
     if not cost > 0:
         raise ValueError(f"a cost must be above 0, not {cost}")
     within = cost <= config.target
@@ -102,24 +102,24 @@ def constrained_reward(reward: float, cost: float, config: CostConfig) -> float:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return which points no other one beats, by ascending cost, in O(n log n).
+    """Return the indices of the points on the Pareto front by ascending cost, in O(n log n).
 
-    A point is beaten by one that is at least as good in both and better in one; of equal points
-    none beats the other, so all of them are returned.
+    A point is dominated by one that is at least as good in both members and better in one. Equal
+    points do not dominate each other, so all of them are returned.
 
     Args:
-        points: reward, the higher the better, and cost, the lower the better, of each.
+        points: (reward, cost) pairs; a higher reward and a lower cost are better.
 
     Raises:
-        ValueError: if one of them is not a number.
+        ValueError: if a member is NaN.
     """
     for index, point in enumerate(points):
         if any(value != value for value in point):  # noqa: PLR0124  # NaN alone differs
-            raise ValueError(f"point {index}, {point}, is not made of numbers")
+            raise ValueError(f"point {index}, {point}, contains NaN")
     order = sorted(range(len(points)), key=lambda i: (points[i][1], -points[i][0]))
     front: list[int] = []
     for index in order:
-        # What came before costs no more, so only a higher reward or an equal point stays.
+        # Earlier points cost no more, so only a higher reward or an equal point is on the front.
         if (
             not front
             or points[index][0] > points[front[-1]][0]

@@ -1,7 +1,7 @@
-"""The fast proxy trainer: thousands of short trainings whose speed is the product.
+"""Fast training of proxies and supernets, of which a search runs thousands.
 
-Images are decoded once and stay on the device as bytes; augmentation is one gather per batch
-there; nothing in an epoch waits for the device; on CUDA a step is one captured graph.
+Images are decoded once and stay on the device as bytes, where augmentation is one gather per batch;
+the host waits for the device once per epoch; on CUDA a training step is one captured graph.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ MOMENTUM = 0.9
 """Paper, appendix A.6."""
 EVALUATION_BATCH = 500
 CALIBRATION_IMAGES = 500
-"""Training images from which batch normalization's statistics are measured before scoring. A short
-training is too few steps for their moving averages to forget where they started."""
+"""Training images on which batch normalization is recalibrated before scoring. In a short training
+the moving averages still depend on their initial values."""
 
 
 def uses_bfloat16(precision: str, device: torch.device) -> bool:
-    """Tell whether a ``ProxyConfig.precision`` means mixed precision on a device.
+    """Return whether a ``ProxyConfig.precision`` means mixed precision on a device.
 
-    ``auto`` does on GPUs with tensor cores for it (compute capability 8.0 and above). On CPUs small
-    networks are bound by calls and memory, and converting costs more than it saves.
+    ``auto`` does on GPUs with bfloat16 tensor cores (compute capability 8.0 and above). On CPUs
+    small networks are bound by calls and memory, and the conversion costs more than it saves.
     """
     if precision == "auto":
         return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
@@ -71,7 +71,7 @@ class ProxyNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         normalized = (images.float() - self.mean) / self.std
         normalized = normalized.contiguous(memory_format=torch.channels_last)
-        # Entered for each batch: in one context autocast would use the first step's weights on.
+        # One context per batch: within a context, autocast would keep its cast of the old weights.
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.is_mixed):
             return self.head(self.relu(self.trunk(normalized)[self.last]).mean(dim=(2, 3)))
 
@@ -191,12 +191,12 @@ def fit(
 def augmented_batches(
     train: ImageTensors, config: ProxyConfig, random: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one epoch's images, (B, 3, H, W) uint8, and labels, (B,).
+    """Yield one epoch of images, (B, 3, H, W) uint8, and labels, (B,).
 
-    They come in a new order, each image shifted and mirrored by chance.
+    Images are shuffled, randomly shifted and randomly flipped.
     """
     size, device, padding = len(train), train.images.device, config.crop_padding_px
-    # Drawn on the CPU, so that every device sees the same, and moved once per epoch.
+    # Drawn on the CPU, so that all devices use the same numbers, and moved once per epoch.
     order = torch.randperm(size, generator=random).to(device)
     shifts = torch.randint(2 * padding + 1, (size, 2), generator=random).to(device)
     flips = (torch.rand(size, generator=random) < 0.5 * config.horizontal_flip).to(device)
@@ -217,7 +217,7 @@ def recalibrate_batch_norm(network: nn.Module, train: ImageTensors) -> None:
 
 @torch.no_grad()
 def measure_accuracy(network: nn.Module, val: ImageTensors) -> float:
-    """Return the share of images that a network of uint8 images names rightly, 0 to 1."""
+    """Return the accuracy of a network on uint8 images, 0 to 1; sets evaluation mode."""
     network.eval()
     correct = torch.zeros((), dtype=torch.int64, device=val.labels.device)
     for images, labels in _batches(val, limit=len(val)):

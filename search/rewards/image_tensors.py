@@ -1,4 +1,4 @@
-"""Labelled images as tensors on a device: decoded once, augmented there."""
+"""Labeled images as tensors on a device, decoded once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STATISTICS_IMAGES = 10_000
 
 @dataclass(frozen=True)
 class ImageTensors:
-    """Labelled images of one size on one device."""
+    """Labeled images of one size on one device."""
 
     images: Tensor
     """(M, 3, H, W), uint8."""
@@ -31,14 +31,14 @@ class ImageTensors:
 
     @cached_property
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of each channel, (3, 1, 1) in bytes' units, of up to 10,000 images."""
+        """Mean and standard deviation per channel, (3, 1, 1), 0 to 255, of up to 10,000 images."""
         sample = self.images[:STATISTICS_IMAGES].float()
         mean, std = sample.mean(dim=(0, 2, 3)), sample.std(dim=(0, 2, 3)).clamp(min=1.0)
         return mean[:, None, None], std[:, None, None]
 
 
 def split_indices(num_images: int, num_first: int) -> tuple[list[int], list[int]]:
-    """Return ``num_first`` images chosen at random, always the same ones, and the others."""
+    """Return the indices of ``num_first`` random, always equal images, and of the others."""
     order = torch.randperm(num_images, generator=stream("split", num_images)).tolist()
     return order[:num_first], order[num_first:]
 
@@ -51,14 +51,14 @@ def load_tensors(
     grayscale: bool = False,
     device: torch.device,
 ) -> ImageTensors:
-    """Decode images once and put them on a device.
+    """Decode images and move them to a device.
 
     Args:
-        images: the set.
-        indices: which of its images.
-        limit: take only the first so many of the indices; 0 takes all.
-        grayscale: take their colours out (ITU-R BT.601 luma in all three channels).
-        device: where to.
+        images: the dataset.
+        indices: indices of the images to load.
+        limit: maximum number of images, from the first of the indices; 0 for all.
+        grayscale: convert to grayscale (ITU-R BT.601 luma in all three channels).
+        device: device of the tensors.
 
     Raises:
         ValueError: if the images differ in size, or a file is damaged.

@@ -30,15 +30,15 @@ class ProxyReward:
 
     config: ProxyConfig
     is_test: bool = False
-    """Whether to score on the ``val`` split, although trials are scored on held-out images."""
+    """Score on the ``val`` split instead of the held-out images that trials are scored on."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the images behind: another process decodes its own."""
+        """Leave the images out: another process decodes them itself."""
         return {"config": self.config, "is_test": self.is_test}
 
     @property
     def test_reward(self) -> ProxyReward | None:
-        """The same training, scored on images that no trial is scored on."""
+        """The same training, scored on images that no trial is scored on; None without them."""
         if not self.config.held_out_images:
             return None
         try:
@@ -67,7 +67,7 @@ class ProxyReward:
 
     @cached_property
     def tensors(self) -> tuple[ImageTensors, ImageTensors]:
-        """The images that trainings see, and those that they are scored on."""
+        """Training and validation images."""
         config = self.config
         train, val = self._sets
         val_indices, train_indices = split_indices(len(train), config.held_out_images)
@@ -82,11 +82,11 @@ class ProxyReward:
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """The config without where the data lie, which their fingerprints tell better."""
+        """The config without paths and without settings that do not change the reward."""
         arguments = to_builtins(self.config)
         for name in ("data_root", "download", "device", "num_threads", "cuda_graphs"):
             del arguments[name]
-        # What ``auto`` comes to decides rewards, so a search is not continued on another device.
+        # The precision that ``auto`` resolves to changes rewards, so it is part of a search's key.
         is_mixed = uses_bfloat16(self.config.precision, choose_device(self.config.device))
         arguments["precision"] = "bfloat16" if is_mixed else "float32"
         return {"reward": "proxy_accuracy", "proxy": arguments}

@@ -1,20 +1,22 @@
-"""Weight sharing: one network that holds every choice of a space and is trained once.
+"""Supernet: one network that contains every genotype of a space and is trained once.
 
 A genotype is one path through it. Each batch trains the path of one random genotype (Guo et al.
-2020, "Single path one-shot neural architecture search with uniform sampling", section 3.3); then a
-genotype's accuracy with the shared weights orders it among the others without any training.
+2020, "Single path one-shot neural architecture search with uniform sampling", section 3.3); then
+genotypes are ranked by their accuracy with the shared weights, without any further training.
 
-A path is no second kind of network: it is the genotype's own ``ProxyNetwork``, whose parameters are
-put together from the shared tensors. Which are shared, as in ENAS (Pham et al. 2018, "Efficient
-neural architecture search via parameter sharing"):
+A path is the genotype's own ``ProxyNetwork``, whose parameters are assembled from the shared
+tensors. They are shared as in ENAS (Pham et al. 2018, "Efficient neural architecture search via
+parameter sharing"):
 
-- An operation's, by genotypes that have it at the same place: cell, block, side and the state that
-  it reads. Weights for each source cost memory, but states differ in channels, stride and meaning.
-- Those that read a concatenation, the next cells' 1x1 convolutions and the head's, state by state:
-  a genotype takes the input channels of the states that it concatenates.
-- All others, by all genotypes.
+- Parameters of an operation are shared by genotypes that have it in the same cell, block and side,
+  reading the same state. Weights per source cost memory, but states differ in channels, stride and
+  meaning.
+- Parameters that read a concatenation, those of the 1x1 convolutions of the next cells and of the
+  head, are shared state by state: a genotype uses the input channels of the states that it
+  concatenates.
+- All other parameters are shared by all genotypes.
 
-Genotypes are made canonical first, so that two that mean one function share everything.
+Genotypes are made canonical first, so that two that compute the same function share all weights.
 """
 
 from __future__ import annotations
@@ -44,15 +46,15 @@ from search.space import SearchSpace
 
 
 class Supernet:
-    """The shared tensors of a space and, for each of its genotypes, the network they make.
+    """Shared tensors of a search space, from which the network of each genotype is assembled.
 
-    Initial tensors depend on ``seed`` only. torch's global generators are left as they were.
+    Initial tensors depend on ``seed`` only. torch's global generators are left unchanged.
 
     Args:
-        space: all genotypes that there is a path for.
-        config: of the networks.
-        train: training images, for their classes and statistics; the tensors lie on their device.
-        seed: of the initial tensors.
+        space: search space whose genotypes are the paths.
+        config: configuration of the networks.
+        train: training images, for their classes and statistics; tensors are on their device.
+        seed: seed of the initial tensors.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Supernet:
     ) -> None:
         self.space, self._config, self._train = space, config, train
         self.tensors: dict[str, nn.Parameter] = {}
-        """Name, as ``shared_names`` gives it, -> tensor."""
+        """Name, as in ``shared_names``, -> tensor."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for genotype in covering_genotypes(space):
@@ -69,21 +71,21 @@ class Supernet:
                 for name, parameter in network.named_parameters():
                     for shared, part in _parts(names[name], parameter.detach()):
                         if shared not in self.tensors:
-                            self.tensors[shared] = nn.Parameter(self._placed(part))
+                            self.tensors[shared] = nn.Parameter(self._to_device(part))
 
-    def _placed(self, tensor: Tensor) -> Tensor:
+    def _to_device(self, tensor: Tensor) -> Tensor:
         layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
         return tensor.to(self._train.images.device).clone(memory_format=layout)
 
     def logits(self, genotype: Genotype, images: Tensor) -> Tensor:
-        """Return a path's logits, (B, num_classes), as it is trained: each batch by itself.
+        """Return a path's logits, (B, num_classes), normalized by the batch's statistics.
 
         Args:
-            genotype: of the space.
+            genotype: path of the space.
             images: (B, 3, H, W), uint8.
 
         Raises:
-            ValueError: if the genotype is not of the space.
+            ValueError: if the genotype is not in the space.
         """
         network = self._build(genotype).train()
         return functional_call(network, self._gather(network), (images,))
@@ -93,10 +95,10 @@ class Supernet:
         return {name for names in shared_names(self._build(genotype)).values() for name in names}
 
     def extract(self, genotype: Genotype) -> ProxyNetwork:
-        """Return a genotype's network by itself, with copies of its weights; raises as ``logits``.
+        """Return a genotype's network with copies of its weights; raises as ``logits``.
 
-        Its batch normalization has no statistics yet: those of other paths are not its own (Guo et
-        al. 2020, section 3.4).
+        Its batch normalization has to be recalibrated, since statistics of other paths do not apply
+        (Guo et al. 2020, section 3.4).
         """
         network = self._build(genotype)
         gathered = self._gather(network)
@@ -109,7 +111,7 @@ class Supernet:
         """Replace all tensors.
 
         Raises:
-            ValueError: if one is missing, left over or of another shape; the message names it.
+            ValueError: if a tensor is missing, unknown or of another shape; the message names it.
         """
         check_tensors(tensors, self.tensors, source=source)
         with torch.no_grad():
@@ -118,7 +120,7 @@ class Supernet:
 
     def _build(self, genotype: Genotype) -> ProxyNetwork:
         canonical = genotype.canonical()
-        self.space.to_decisions(canonical)  # which refuses what is not of the space
+        self.space.to_decisions(canonical)  # raises if the genotype is not in the space
         with torch.random.fork_rng(devices=[]):
             network = ProxyNetwork(canonical, self._config, self._train)
         return network.to(self._train.images.device).to(memory_format=torch.channels_last)
@@ -133,15 +135,15 @@ class Supernet:
 
 
 def shared_names(network: ProxyNetwork) -> dict[str, tuple[str, ...]]:
-    """Return, for each of a network's parameters, the shared tensors that it is made of.
+    """Return parameter name -> names of the shared tensors that it is assembled from.
 
-    Where there are several, they follow one another along the input channels.
+    Several tensors are concatenated along the input channels.
     """
     trunk = network.trunk
     specs: list[Any] = [cell.spec for cell in trunk.cells]
 
     def by_state(name: str, output: int | None) -> tuple[str, ...]:
-        """Name a parameter that reads an output of the trunk: 0 the stem's, i + 1 cell i's."""
+        """Name a parameter that reads output 0, the stem's, or output i + 1, that of cell i."""
         if not output:
             return (name,)
         return tuple(f"{name}.state{state}" for state in specs[output - 1].concat)
@@ -151,8 +153,8 @@ def shared_names(network: ProxyNetwork) -> dict[str, tuple[str, ...]]:
         match name.split("."):
             case ["trunk", "cells", cell, "left" | "right" as side, block, *rest]:
                 edge = getattr(specs[int(cell)].blocks[int(block)], side)
-                place = f"trunk.cells.{cell}.{side}.{block}.state{edge.source}.{edge.operation}"
-                names[name] = (".".join([place, *rest]),)
+                prefix = f"trunk.cells.{cell}.{side}.{block}.state{edge.source}.{edge.operation}"
+                names[name] = (".".join([prefix, *rest]),)
             case ["trunk", "cells", cell, "align_newer", *_] if parameter.dim() > 1:
                 names[name] = by_state(name, int(cell))
             case ["trunk", "cells", cell, "align_older", *_] if parameter.dim() > 1:
@@ -165,11 +167,11 @@ def shared_names(network: ProxyNetwork) -> dict[str, tuple[str, ...]]:
 
 
 def covering_genotypes(space: SearchSpace) -> Iterator[Genotype]:
-    """Yield genotypes, not all of the space, whose networks together have all of its weights.
+    """Yield some genotypes of a space whose networks together contain all of its weights.
 
-    The first concatenate all blocks, so that what reads a cell starts as wide as it can get. In a
-    network whose older input is by chance as wide as the cell that reads it, nothing adapts it; in
-    one of the last, each of which concatenates one block, it has another width.
+    The first ones concatenate all blocks, so that the layers that read a cell have all their input
+    channels. A network does not adapt an older input that happens to be as wide as the cell that
+    reads it; the last genotypes, each of which concatenates one block, have another width.
     """
     combine = "concat" if "concat" in space.combinations else space.combinations[0]
     states = tuple(range(NUM_INPUTS, NUM_INPUTS + space.num_blocks))
@@ -178,7 +180,7 @@ def covering_genotypes(space: SearchSpace) -> Iterator[Genotype]:
         whole = concat == states
         for operation in space.operations if whole else space.operations[:1]:
             for source in range(NUM_INPUTS + space.num_blocks - 1 if whole else 1):
-                # A block that comes before the source exists reads the newest state there is.
+                # A block in front of the source reads the newest state that exists.
                 edges = [Edge(operation, min(source, state - 1)) for state in states]
                 blocks = tuple(Block(edge, edge, combine) for edge in edges)
                 cell = CellSpec(blocks, concat)
@@ -198,20 +200,20 @@ def train_supernet(
     seed: int,
     report: Callable[[int, float], None] = lambda _epoch, _loss: None,
 ) -> None:
-    """Train a shared network, each batch on the path of a genotype drawn uniformly from the space.
+    """Train a supernet, each batch on the path of a genotype drawn uniformly from the space.
 
-    Weights off the path neither move nor decay in that step. Genotypes, the order of images and
-    their augmentation depend on ``seed`` only.
+    Weights off the path are neither updated nor decayed in that step. Genotypes, the order of
+    images and their augmentation depend on ``seed`` only.
 
     Args:
-        network: is changed.
-        train: images to train on.
-        config: of the training.
-        seed: of the training.
-        report: called with each epoch, from 1, and its mean loss.
+        network: trained in place.
+        train: training images.
+        config: configuration of the training.
+        seed: seed of the training.
+        report: called after each epoch with its number, from 1, and its mean loss.
 
     Raises:
-        FloatingPointError: if the loss stops being finite.
+        FloatingPointError: if the loss is not finite.
     """
     parameters = list(network.tensors.values())
     optimizer = build_sgd(parameters, config)
@@ -241,13 +243,13 @@ def supernet_accuracy(
     *,
     num_threads: int = 0,
 ) -> float:
-    """Return the accuracy of a genotype's path on ``val``, 0 to 1, and leave the network as it is.
+    """Return the accuracy of a genotype's path on ``val``, 0 to 1; the supernet is not changed.
 
-    Batch normalization's statistics are measured on training images first, for this path alone
-    (Guo et al. 2020, section 3.4).
+    Batch normalization is recalibrated on training images first, for this path alone (Guo et al.
+    2020, section 3.4).
 
     Raises:
-        ValueError: if the genotype is not of the space.
+        ValueError: if the genotype is not in the space.
     """
     with limited_threads(num_threads):
         path = network.extract(genotype)

@@ -1,4 +1,4 @@
-"""A shared network as a reward: trained once for all processes, then only read."""
+"""Supernet as a reward: trained once for all processes, then only read."""
 
 from __future__ import annotations
 
@@ -26,43 +26,44 @@ from search.space import build_space
 logger = logging.getLogger(__name__)
 
 KIND = "shared network"
+"""Kind of the weights file; the former name, so that existing files are read."""
 
 
 @dataclass(frozen=True)
 class SupernetReward:
-    """Validation accuracy, 0 to 1, of a genotype's path through a shared network.
+    """Validation accuracy, 0 to 1, of a genotype's path through a supernet.
 
-    The network is read from ``config.weights`` at the first call. If the file is not there, the
-    network is trained and written, by one process while the others wait for it. Of images and
-    tensors each process has its own.
+    The supernet is read from ``config.weights`` at the first call. If the file does not exist, one
+    process trains the supernet and writes the file while the others wait for it. Each process has a
+    copy of images and tensors.
 
     Raises:
         FileNotFoundError: if the data are missing.
         ValueError: if training and validation images have different classes; when called, if the
             training diverges, the file was made with other settings or on other images, or a
-            genotype is not of the space.
+            genotype is not in the space.
     """
 
     config: SupernetConfig
     is_test: bool = False
-    """Whether to score on the ``val`` split, although trials are scored on held-out images."""
+    """Score on the ``val`` split instead of the held-out images that trials are scored on."""
 
     def __post_init__(self) -> None:
         build_space(self.config.space)
         _ = self._proxy
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave images and tensors behind: another process reads its own."""
+        """Leave images and tensors out: another process reads them itself."""
         return {"config": self.config, "is_test": self.is_test}
 
     @cached_property
     def _proxy(self) -> ProxyReward:
-        """The stand-alone reward on the same images, which looks after them."""
+        """The stand-alone reward, which loads the images."""
         return ProxyReward(self.config, is_test=self.is_test)
 
     @property
     def test_reward(self) -> SupernetReward | None:
-        """The same network, scored on images that no trial is scored on."""
+        """The same supernet, scored on images that no trial is scored on; None without them."""
         if self._proxy.test_reward is None:
             return None
         return SupernetReward(self.config, is_test=True)
@@ -87,40 +88,43 @@ class SupernetReward:
         return Provenance(stage="shared", arguments=arguments, data={"train": self.data["train"]})
 
     def prepare(self, *, progress: bool = False) -> float:
-        """See that the trained network is there, and return the seconds that its training took.
+        """Train the supernet unless its file exists, and return the duration of the training.
 
         Args:
-            progress: whether a training has a progress bar.
+            progress: show a progress bar of the training.
+
+        Returns:
+            Recorded duration of the training, in seconds.
 
         Raises:
-            ValueError: as the class says.
+            ValueError: if the training diverges, or the file was made with other settings or on
+                other images.
         """
         path = Path(self.config.weights)
-        with _sole_trainer(path):
+        with _exclusive_training(path):
             if not path.exists():
                 self._train(path, progress=progress)
             metadata = read_metadata(path, kind=KIND)
         different = _differences(metadata.get("provenance"), self._provenance)
         if different:
             raise ValueError(
-                f"{path} holds a shared network made with other settings ({', '.join(different)}); "
+                f"{path} holds a supernet made with other settings ({', '.join(different)}); "
                 "give another file, or delete it"
             )
         return float(metadata["seconds"])
 
     def _train(self, path: Path, *, progress: bool) -> None:
         config, (train, _) = self.config, self._proxy.tensors
-        if not progress:  # nor a bar tells what a first trial waits for
-            logger.warning("training the shared network of %s first", path)
+        if not progress:  # the log explains the delay of the first trial
+            logger.warning("training the supernet of %s first", path)
         start = time.perf_counter()
         network = self._untrained()
         try:
             with _epoch_bar(config.epochs, shown=progress) as report:
                 train_supernet(network, train, config=config, seed=config.seed, report=report)
-        except FloatingPointError as error:  # which would be taken for one genotype's failure
+        except FloatingPointError as error:  # would be recorded as a failed trial
             raise ValueError(
-                f"the shared network cannot be trained with learning_rate {config.learning_rate}: "
-                f"{error}"
+                f"the supernet cannot be trained with learning_rate {config.learning_rate}: {error}"
             ) from None
         metadata = {
             "kind": KIND,
@@ -153,12 +157,12 @@ class SupernetReward:
 
 @contextmanager
 def _epoch_bar(num_epochs: int, *, shown: bool) -> Iterator[Callable[[int, float], None]]:
-    """Show a training's progress; what is yielded takes each epoch and its mean loss."""
+    """Show a progress bar, and yield a callback that takes each epoch and its mean loss."""
     if not shown:
-        # Not a bar that hides: it would make a semaphore, which a stopped worker leaves behind.
+        # A disabled tqdm bar would create a semaphore, which a terminated worker leaks.
         yield lambda _epoch, _loss: None
         return
-    with tqdm(total=num_epochs, desc="shared network", unit="epoch") as bar:
+    with tqdm(total=num_epochs, desc="supernet", unit="epoch") as bar:
 
         def report(_epoch: int, loss: float) -> None:
             bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
@@ -168,26 +172,25 @@ def _epoch_bar(num_epochs: int, *, shown: bool) -> Iterator[Callable[[int, float
 
 
 @contextmanager
-def _sole_trainer(path: Path) -> Iterator[None]:
-    """Wait until no other process trains the network of this file."""
+def _exclusive_training(path: Path) -> Iterator[None]:
+    """Wait until no other process trains the supernet of this file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield  # the kernel releases the lock with the file, however the process ends
 
 
-def _differences(recorded: Any, wanted: Provenance) -> list[str]:
-    """Return the names of the settings and data in which a record is not what is wanted."""
+def _differences(recorded: Any, expected: Provenance) -> list[str]:
+    """Return the names of the settings and datasets in which a record differs from the expected."""
     record: dict[str, Any] = recorded if isinstance(recorded, dict) else {}
-    if record.get("key") == wanted.key:
+    if record.get("key") == expected.key:
         return []
     names = []
-    mine = wanted.to_dict()
     for member in ("arguments", "data"):
-        theirs = record.get(member) or {}
+        current, former = expected.to_dict()[member], record.get(member) or {}
         names += [
             name
-            for name in sorted(mine[member].keys() | theirs.keys())
-            if mine[member].get(name) != theirs.get(name)
+            for name in sorted(current.keys() | former.keys())
+            if current.get(name) != former.get(name)
         ]
     return names or ["stage"]

@@ -1,7 +1,9 @@
-"""One step's forward and backward pass; on CUDA recorded once and replayed.
+"""Forward and backward pass of a training step; on CUDA captured once as a graph and replayed.
 
-A small network's step is a thousand short kernels, and a GPU waits for Python between any two of
-them. A captured graph starts all of them by one call.
+A small network's step consists of a thousand short kernels, and launching each from Python leaves
+the GPU idle in between. A captured graph launches all of them by one call.
+``torch.cuda.make_graphed_callables`` would capture the forward and the backward pass as two graphs;
+here both are one.
 """
 
 from __future__ import annotations
@@ -15,15 +17,14 @@ from torch.nn import functional as F
 logger = logging.getLogger(__name__)
 
 WARMUP_STEPS = 3
-"""Before a capture, so that lazily made things (cuDNN's plans, workspaces) exist already."""
+"""Steps before a capture, in which cuDNN's plans and workspaces are created."""
 
 
 class TrainingStep:
-    """Computes a batch's loss and puts its gradients into the parameters' ``grad``.
+    """Compute a batch's loss, and write its gradients into the parameters' ``grad``.
 
-    Weights are left alone: stepping is the caller's. With a captured graph the gradients are the
-    ones of uncaptured steps; the moving averages of batch normalization have seen the first batch
-    a few times more.
+    The optimizer step is left to the caller. A captured graph gives the gradients of uncaptured
+    steps; batch normalization's moving averages contain the first batch a few more times.
     """
 
     def __init__(self, network: nn.Module, *, use_graph: bool, num_steps: int) -> None:
@@ -31,21 +32,21 @@ class TrainingStep:
 
         Args:
             network: takes images, (B, 3, H, W), uint8, and returns logits, (B, num_classes).
-            use_graph: whether full batches are captured where the device can.
-            num_steps: of the whole training; a short one does not earn its capture back.
+            use_graph: capture full batches on CUDA devices.
+            num_steps: steps of the whole training; in a short one a capture does not pay off.
         """
         self._network = network
         self._wants_graph = use_graph and num_steps > 10 * WARMUP_STEPS
         self._graph: _CapturedStep | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the batch's mean cross-entropy, a scalar without gradient, without waiting."""
+        """Return the batch's mean cross-entropy, a detached scalar, without synchronizing."""
         if self._wants_graph and images.is_cuda and self._graph is None:
             self._wants_graph = False  # one attempt
             self._graph = _try_to_capture(self._network, images, labels)
         if self._graph is not None and self._graph.fits(images):
             return self._graph(images, labels)
-        # A graph writes its gradients where they lay at its capture: these tensors have to stay.
+        # A graph writes gradients to the addresses of its capture, so these tensors must be kept.
         self._network.zero_grad(set_to_none=self._graph is None)
         return _forward_and_backward(self._network, images, labels)
 
@@ -69,8 +70,8 @@ def _try_to_capture(network: nn.Module, images: Tensor, labels: Tensor) -> _Capt
 class _CapturedStep:
     def __init__(self, network: nn.Module, images: Tensor, labels: Tensor) -> None:
         self._images, self._labels = images.clone(), labels.clone()
-        # Warm-up on a side stream, as torch.cuda.graph asks: what it allocates must not end up
-        # in the pool of the stream that is captured.
+        # Warm-up on a side stream, as torch.cuda.graph requires: its allocations must not end up in
+        # the pool of the captured stream.
         side: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         current = torch.cuda.current_stream()
         side.wait_stream(current)
@@ -79,7 +80,7 @@ class _CapturedStep:
                 network.zero_grad(set_to_none=True)
                 _forward_and_backward(network, self._images, self._labels)
         current.wait_stream(side)
-        # Captured without gradients there, backward makes them: a replay overwrites, and adds not.
+        # Captured without gradients, so that a replay overwrites them instead of accumulating.
         network.zero_grad(set_to_none=True)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):

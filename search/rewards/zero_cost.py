@@ -1,16 +1,15 @@
-"""Scores of a genotype without training: one batch through the proxy network as it starts.
+"""Zero-cost scores: scores of the untrained proxy network on one batch.
 
 - ``synflow``: Tanaka et al. 2020, "Pruning neural networks without any data by iteratively
   conserving synaptic flow", as a score of a whole network by Abdelfattah et al. 2021, "Zero-cost
   proxies for lightweight NAS".
 - ``naswot``: Mellor et al. 2021, "Neural architecture search without training".
 - ``grad_norm`` and ``snip`` (Lee et al. 2019): Abdelfattah et al. 2021.
-- ``num_parameters``: no more than the network's size, which is so good a score that a cleverer one
-  has to beat it first (Ning et al. 2021, "Evaluating efficient performance estimators of neural
-  architectures").
+- ``num_parameters``: the network's size, a strong baseline for the other scores (Ning et al. 2021,
+  "Evaluating efficient performance estimators of neural architectures").
 
 Every score is at least 0 and higher is better. ``synflow``, ``naswot`` and ``num_parameters`` do
-not look at labels, ``synflow`` and ``num_parameters`` not even at images.
+not depend on labels, ``synflow`` and ``num_parameters`` not on images either.
 """
 
 from __future__ import annotations
@@ -38,18 +37,18 @@ from search.rewards.fit import ProxyNetwork
 from search.rewards.image_tensors import ImageTensors, load_tensors, split_indices
 
 POOL_IMAGES = 2000
-"""Training images that ``ZeroCostReward`` decodes: batches for many seeds, and enough to measure
-the channels' means."""
+"""Training images that ``ZeroCostReward`` decodes: enough for the batches of many seeds and for the
+channels' means."""
 
 
 def synflow(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Return the sum over all weights w of |w dR/dw|, R being the sum of the logits for ones.
 
-    All parameters are replaced by their absolute values, so no flow cancels and ReLUs pass
-    everything. In double precision, since R grows by a factor with every layer. Batch
-    normalization, which would divide that factor out again, is left away as in Abdelfattah et
-    al.'s code, and so is the proxy network's own normalization of images. Biases and labels take
-    no part, and of the images only their shape.
+    All parameters are replaced by their absolute values, so that no flow cancels and ReLUs pass
+    everything. Computed in double precision, since R grows by a factor with every layer. Batch
+    normalization, which would divide that factor out again, is removed as in Abdelfattah et al.'s
+    code, and so is the proxy network's normalization of images. Biases, labels and pixel values
+    have no effect; only the shape of the images has.
     """
     bare = deepcopy(network).double()
     for module in list(bare.modules()):
@@ -68,14 +67,14 @@ def synflow(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def naswot(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Return log det K, where K_ij counts the ReLUs that images i and j both pass or both do not.
+    """Return log det K, where K_ij counts the ReLUs that are on, or off, for both images i and j.
 
     Only ReLUs on which the logits depend are counted, as in Mellor et al.'s code; batch
     normalization uses the batch's statistics, as there. K's entries are whole numbers, so its
     determinant is at least 1 or exactly 0.
 
     Raises:
-        FloatingPointError: if K is singular, as when the network cannot tell two images apart.
+        FloatingPointError: if K is singular, as for two images with the same ReLU pattern.
     """
     counted = deepcopy(network).train()
     passed: list[Tensor] = []
@@ -96,8 +95,8 @@ def naswot(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     values = torch.linalg.eigvalsh(kernel)
     if not values[0] > len(images) * torch.finfo(torch.float64).eps * values[-1]:
         raise FloatingPointError(
-            f"NASWOT's kernel of {len(images)} images is singular: they do not all pass different "
-            "ReLUs"
+            f"NASWOT's kernel of {len(images)} images is singular: some have the same or linearly "
+            "dependent ReLU patterns"
         )
     return max(float(values.log().sum()), 0.0)  # below 0 by rounding only
 
@@ -105,7 +104,7 @@ def naswot(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 def grad_norm(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Return the sum over layers of the Euclidean norm of the loss's gradient by its weights.
 
-    Layers are convolutions and linear ones; batch normalization uses the batch's statistics.
+    Layers are convolutions and linear layers; batch normalization uses the batch's statistics.
     """
     return _sum(gradient.norm() for _, gradient in _loss_gradients(network, images, labels))
 
@@ -116,12 +115,12 @@ def snip(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def num_parameters(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Return how many parameters there are."""
+    """Return the number of parameters."""
     return float(sum(parameter.numel() for parameter in network.parameters()))
 
 
 Score = Callable[[nn.Module, Tensor, Tensor], float]
-"""(network, images (B, 3, H, W), labels (B,)) -> score; the network stays as it is."""
+"""(network, images (B, 3, H, W), labels (B,)) -> score; the network is not changed."""
 
 SCORES: Mapping[str, Score] = MappingProxyType(
     {
@@ -148,23 +147,23 @@ def zero_cost_score(
 ) -> float:
     """Score the network that ``train_proxy`` would train from the same seed, before its training.
 
-    Initial weights and the batch depend on ``seed`` only. torch's global generators are left as
-    they were.
+    Initial weights and the batch depend on ``seed`` only. torch's global generators are left
+    unchanged.
 
     Args:
-        genotype: the cells.
+        genotype: cells of the network.
         train: training images, from which the batch is drawn.
-        config: the network; how it would be trained does not matter.
+        config: configuration of the network; settings of the training have no effect.
         score: a name in ``SCORES``.
         batch_size: images in the batch.
-        seed: of the weights and of the batch.
+        seed: seed of the weights and of the batch.
 
     Returns:
-        A number of at least 0; higher is better. SynFlow's are so large that one had better look
-        at their logarithm.
+        A number of at least 0; higher is better. SynFlow's range over many powers of ten; compare
+        them on a log scale.
 
     Raises:
-        ValueError: if there is no such score, or there are fewer images than a batch.
+        ValueError: if the score is unknown, or there are fewer images than a batch.
         FloatingPointError: if the score is not finite, or NASWOT's kernel is singular.
     """
     if score not in SCORES:
@@ -199,23 +198,24 @@ class ZeroCostReward:
     """
 
     config: ProxyConfig
-    """Where the data lie, and the network."""
+    """Data and network."""
     zero_cost: ZeroCostConfig
+    """Score and batch."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the images behind: another process decodes its own."""
+        """Leave the images out: another process decodes them itself."""
         return {"config": self.config, "zero_cost": self.zero_cost}
 
     @property
     def test_reward(self) -> None:
-        """A score is of no data in particular."""
+        """None: a score is not measured on validation data."""
 
     def __post_init__(self) -> None:
         available = len(self._set) - self.config.held_out_images
         if self.zero_cost.batch_size > available:
             raise ValueError(
                 f"batch_size is {self.zero_cost.batch_size}, but {self.config.data_root} has only "
-                f"{max(available, 0)} images to take a batch from"
+                f"{max(available, 0)} training images that are not held out"
             )
 
     @cached_property
@@ -236,7 +236,7 @@ class ZeroCostReward:
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """The score and the network; nothing of a training."""
+        """The score and the network, without settings of the training."""
         names = ("num_cells", "first_filters", "stem_stride", "held_out_images", "grayscale")
         network = {name: getattr(self.config, name) for name in names}
         return {"reward": "zero_cost", "zero_cost": to_builtins(self.zero_cost), "network": network}
@@ -269,7 +269,7 @@ def _weights(network: nn.Module) -> Iterator[Tensor]:
 
 
 def _gradients(value: Tensor, weights: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield each weight on which a value depends, and the value's gradient by it."""
+    """Yield each weight on which a value depends, and the gradient of the value for it."""
     gradients = torch.autograd.grad(value, weights, allow_unused=True)
     for weight, gradient in zip(weights, gradients, strict=True):
         if gradient is not None:
@@ -279,8 +279,8 @@ def _gradients(value: Tensor, weights: list[Tensor]) -> Iterator[tuple[Tensor, T
 def _loss_gradients(
     network: nn.Module, images: Tensor, labels: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    fresh = deepcopy(network).train()
-    return _gradients(F.cross_entropy(fresh(images), labels), list(_weights(fresh)))
+    copy = deepcopy(network).train()
+    return _gradients(F.cross_entropy(copy(images), labels), list(_weights(copy)))
 
 
 def _sum(terms: Iterator[Tensor]) -> float:

@@ -57,7 +57,7 @@ class Graded:
 
 
 class CountsConvolutions(Graded):
-    """What can be learnt: the more convolutions, the better; ties are broken by place."""
+    """Learnable rewards: the more convolutions, the better; ties are broken by index."""
 
     def __call__(self, genotype, *, seed, report):
         edges = [e for block in genotype.normal.blocks for e in (block.left, block.right)]

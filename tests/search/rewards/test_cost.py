@@ -139,7 +139,7 @@ def test_what_cannot_be_is_refused_with_the_choices():
         CostConfig(exponent_beyond=float("nan"))
     with pytest.raises(ValueError, match="cannot be measured by 'none'"):
         genotype_cost(NASNET_A, CostConfig(measure="none"))
-    with pytest.raises(ValueError, match="target above 0"):
+    with pytest.raises(ValueError, match="target must be above 0"):
         constrained_reward(0.5, 1.0, SMALL)
     with pytest.raises(ValueError, match="cost must be above 0, not 0"):
         constrained_reward(0.5, 0, replace(SMALL, target=1.0))

@@ -48,7 +48,7 @@ def test_a_task_that_can_be_learnt_is_learnt(stem_stride):
     assert train_proxy(CELLS, TRAIN, VAL, config=config, seed=0) > 0.85
 
 
-def test_grayscale_rewards_take_the_colours_out(tmp_path):
+def test_grayscale_rewards_have_no_colors(tmp_path):
     for split in ("train", "val"):
         folder = tmp_path / split / "red"
         folder.mkdir(parents=True)

@@ -140,7 +140,7 @@ def test_of_several_processes_one_trains_and_the_others_wait(images, tmp_path):
     ]
     scores, notes = zip(*(process.communicate() for process in processes), strict=True)
     assert scores[0] == scores[1] != ""
-    assert "".join(notes).count("training the shared network") == 1
+    assert "".join(notes).count("training the supernet") == 1
 
 
 def test_a_training_that_diverges_is_nobodys_trial_and_leaves_no_file(images, tmp_path):

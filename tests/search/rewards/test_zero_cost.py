@@ -208,5 +208,5 @@ def test_only_what_decides_a_score_is_among_its_arguments(tmp_path):
 def test_a_reward_with_fewer_images_than_a_batch_is_refused(tmp_path):
     write_folder(tmp_path, 10)
     config = replace(CONFIG, data_root=str(tmp_path), held_out_images=4)
-    with pytest.raises(ValueError, match=r"batch_size is 8, but .* has only 6 images"):
+    with pytest.raises(ValueError, match=r"batch_size is 8, but .* has only 6 training images"):
         ZeroCostReward(config, ZeroCostConfig(batch_size=8))
