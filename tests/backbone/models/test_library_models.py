@@ -120,12 +120,16 @@ def test_a_model_of_each_family_gives_correct_maps_or_one_sentence(spec):
     check_model(spec)
 
 
+def every_model():
+    """All models; those of torchvision and every tenth of timm are tested by CI, too."""
+    for name in torchvision.models.list_models(module=torchvision.models):
+        yield pytest.param(f"torchvision:{name}", marks=pytest.mark.ci)
+    for index, name in enumerate(timm.list_models()):
+        yield pytest.param(f"timm:{name}", marks=[] if index % 10 else [pytest.mark.ci])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "spec",
-    [f"torchvision:{n}" for n in torchvision.models.list_models(module=torchvision.models)]
-    + [f"timm:{name}" for name in timm.list_models()],
-)
+@pytest.mark.parametrize("spec", list(every_model()))
 def test_every_model_gives_correct_maps_or_one_sentence(spec, monkeypatch):
     family, _, name = spec.partition(":")
     module = {"timm": timm_backbone, "torchvision": torchvision_backbone}[family]
