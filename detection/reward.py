@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from backbone.cells.genotype import Genotype
+from backbone.cells.architecture import Architecture
 from backbone.config import MIN_WIDTH, require_at_least, require_choice
 from backbone.io.provenance import to_builtins
 from backbone.io.runtime import choose_device, limited_threads
@@ -147,12 +147,12 @@ class DetectionReward:
         return self._fingerprints
 
     def __call__(
-        self, genotype: Genotype, *, seed: int, report: Callable[[int, float], None]
+        self, architecture: Architecture, *, seed: int, report: Callable[[int, float], None]
     ) -> float:
         """Train, score and return AP.
 
         Args:
-            genotype: the cells.
+            architecture: the architecture of the backbone.
             seed: seed of the initial weights, the order of images, their augmentation and sampling.
             report: is called with the number of steps and the AP so far; its exceptions propagate.
 
@@ -172,7 +172,7 @@ class DetectionReward:
         gpus = [device] if device.type == "cuda" else []
         with limited_threads(config.num_threads), torch.random.fork_rng(devices=gpus):
             seed_step(seed, 0, device=device)
-            detector = self._build(genotype)
+            detector = self._build(architecture)
             for step in training_steps(
                 detector, train, config.recipe,
                 seed=seed, device=device, precision=config.precision,
@@ -182,13 +182,13 @@ class DetectionReward:
                     report(step, ap)
         return ap
 
-    def _build(self, genotype: Genotype) -> Detector:
+    def _build(self, architecture: Architecture) -> Detector:
         from backbone.models.backbone import LEVELS, BackboneSpec
         from detection.models.build import build_detector
 
         config, (train, _) = self.config, self._splits
         spec = BackboneSpec.from_architecture(
-            genotype,
+            architecture,
             depth=config.num_cells,
             width=config.first_filters,
             grayscale=config.grayscale,

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backbone.cells.architecture import Architecture
+
 OLDER, NEWER = 0, 1
 NUM_INPUTS = 2
 """Hidden states that a cell reads as inputs."""
@@ -296,3 +298,17 @@ def _read_block(index: int, data: Any) -> Block:
         return Block(Edge(*edges[0]), Edge(*edges[1]), data.get("combine", "add"))
     except ValueError as error:
         raise ValueError(f"block {index}: {error}") from None
+
+
+def require_cells(architecture: Architecture) -> Genotype:
+    """Return an architecture that is a genotype, for code that handles cells only.
+
+    Raises:
+        TypeError: if it is of another kind.
+    """
+    if not isinstance(architecture, Genotype):
+        raise TypeError(
+            f"this needs cells, a Genotype, not an architecture of type "
+            f"{type(architecture).__name__!r} (family {architecture.family!r})"
+        )
+    return architecture

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from backbone.cells.genotype import Genotype
+from backbone.cells.architecture import Architecture
+from backbone.cells.genotype import Genotype, require_cells
 from backbone.io.files import write_text
 from backbone.profile.complexity import count_mult_adds, nearest_width
 from search.analysis.config import CellComparisonConfig
@@ -60,7 +61,8 @@ class ScaledAccuracy:
     def data(self) -> Mapping[str, str]:
         return self.base.data
 
-    def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
+    def __call__(self, architecture: Architecture, *, seed: int, report: ReportStep) -> float:
+        genotype = require_cells(architecture)
         train, val = self.base.tensors
         config, _ = scaled(genotype, self.base.config, train, mult_adds=self.mult_adds)
         return train_proxy(genotype, train, val, config=config, seed=seed, report=report)
@@ -180,7 +182,7 @@ def _train(
 ) -> None:
     if not missing:
         return
-    tasks = [Task(number=n, genotype=g, seed=seed) for n, (_, g, seed) in enumerate(missing)]
+    tasks = [Task(number=n, architecture=g, seed=seed) for n, (_, g, seed) in enumerate(missing)]
     bar = tqdm(
         total=num_runs, initial=num_runs - len(missing), desc="cells", unit="training",
         disable=not config.progress,

@@ -64,7 +64,7 @@ def record_table(
     }
     known = _start_or_resume(path, header)
     missing = [g for g in genotypes if g.digest not in known]
-    tasks = (Task(number=n, genotype=g, seed=seed) for n, g in enumerate(missing))
+    tasks = (Task(number=n, architecture=g, seed=seed) for n, g in enumerate(missing))
     best, num_failed = max(known.values(), default=0.0), 0
     with (
         path.open("a", encoding="utf-8") as file,

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from backbone.cells.genotype import Genotype
+from backbone.cells.architecture import Architecture
 from search.analysis.config import SimulationConfig
 from search.execution.worker import Outcome, Task
 from search.randomness import stream
@@ -36,14 +36,14 @@ REASON = "the loss became nan (simulated)"
 
 @dataclass(frozen=True)
 class SimulatedReward:
-    """A random number, 0 to 1, that depends on genotype and seed; nothing is trained."""
+    """A random number, 0 to 1, that depends on architecture and seed; nothing is trained."""
 
     arguments: Mapping[str, Any] = field(default_factory=lambda: {"reward": "pretended"})
     data: Mapping[str, str] = field(default_factory=dict)
     test_reward: None = None
 
-    def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
-        return float(torch.rand((), generator=stream("pretended", genotype.digest, seed)))
+    def __call__(self, architecture: Architecture, *, seed: int, report: ReportStep) -> float:
+        return float(torch.rand((), generator=stream("pretended", architecture.digest, seed)))
 
 
 @dataclass(slots=True)
@@ -127,7 +127,7 @@ class SimulatedExecutor:
         random = stream("failure", self._seed, task.number)
         if float(torch.rand((), generator=random)) < self._config.failed_fraction:
             return Outcome(number=task.number, failure=REASON, seconds=seconds)
-        reward = self._reward(task.genotype, seed=task.seed, report=lambda *_: None)
+        reward = self._reward(task.architecture, seed=task.seed, report=lambda *_: None)
         return Outcome(number=task.number, reward=reward, seconds=seconds)
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from backbone.cells.genotype import Genotype
+from backbone.cells.architecture import Architecture
 from search.rewards.base import Pruned, Reward
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ FAILURES = (ArithmeticError, MemoryError, RuntimeError)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A genotype to reward."""
+    """An architecture to reward."""
 
     number: int
     """Number of the trial; identifies the outcome."""
-    genotype: Genotype
+    architecture: Architecture
     seed: int
     """Seed of the reward."""
     thresholds: Mapping[int, float] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Outcome:
     pruned: bool = False
     """Whether the trial was stopped early."""
     cost: float | None = None
-    """Cost of the genotype, if it is measured; see ``CostConfig``."""
+    """Cost of the architecture, if it is measured; see ``CostConfig``."""
     steps: Mapping[int, float] = field(default_factory=dict)
     """Step -> value reported there; step 0 is the training-free score."""
 
@@ -62,10 +62,10 @@ class Evaluator:
     score: Reward | None = None
     """Reported as step 0, before any training, so that a threshold can skip the training."""
     cost: CostConfig | None = None
-    """How to measure a genotype's cost; None does not measure it."""
+    """How to measure an architecture's cost; None does not measure it."""
 
     def __call__(self, task: Task) -> Outcome:
-        """Reward a genotype.
+        """Reward an architecture.
 
         Raises:
             Exception: whatever the reward raises besides ``FAILURES`` and ``Pruned``: a bug.
@@ -83,12 +83,12 @@ class Evaluator:
 
         try:
             if self.cost is not None and not task.use_test_reward:
-                cost = genotype_cost(task.genotype, self.cost).value
+                cost = genotype_cost(task.architecture, self.cost).value
             if self.score is not None and not task.use_test_reward:
-                report(0, self.score(task.genotype, seed=task.seed, report=lambda *_: None))
+                report(0, self.score(task.architecture, seed=task.seed, report=lambda *_: None))
             reward = self.reward.test_reward if task.use_test_reward else self.reward
             assert reward is not None
-            value = float(reward(task.genotype, seed=task.seed, report=report))
+            value = float(reward(task.architecture, seed=task.seed, report=report))
         except Pruned:
             pruned = True
             last = max((step for step in steps if step > 0), default=None)

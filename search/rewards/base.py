@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from backbone.cells.genotype import Genotype
+from backbone.cells.architecture import Architecture
 
 ReportStep = Callable[[int, float], None]
 """Called with a step, from 1, and the reward after it, including the last step; raises ``Pruned``
@@ -17,10 +17,10 @@ class Pruned(Exception):  # noqa: N818  # an outcome, not an error
 
 
 class Reward(Protocol):
-    """Quality of a genotype: at least 0, higher is better.
+    """Quality of an architecture: at least 0, higher is better.
 
-    The same genotype and seed should give the same reward. If a genotype cannot be rewarded, the
-    call raises ``ArithmeticError`` (it diverged), ``MemoryError`` or ``RuntimeError`` (raised by
+    The same architecture and seed should give the same reward. A reward for one kind of
+    architecture refuses others with a ``TypeError``. If an architecture cannot be rewarded, the call raises ``ArithmeticError`` (it diverged), ``MemoryError`` or ``RuntimeError`` (raised by
     torch when memory runs out): its trial is recorded as failed and the search continues. Any other
     exception ends the search. ``Pruned``, raised by ``report``, must propagate.
     """
@@ -37,5 +37,5 @@ class Reward(Protocol):
     def test_reward(self) -> Reward | None:
         """The same reward on data that no trial is scored on, to test the winner, or None."""
 
-    def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
-        """Return the reward of a genotype."""
+    def __call__(self, architecture: Architecture, *, seed: int, report: ReportStep) -> float:
+        """Return the reward of an architecture."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch.optim.swa_utils import update_bn
 
-from backbone.cells.genotype import Genotype
+from backbone.cells.architecture import Architecture
 from backbone.io.runtime import choose_device, limited_threads
 from backbone.models.backbone import Backbone, BackboneSpec
 from backbone.profile.complexity import measure_cost
@@ -28,8 +28,8 @@ class GenotypeCost:
     """Interquartile range of those milliseconds; 0 for measures that are counted."""
 
 
-def genotype_cost(genotype: Genotype, config: CostConfig) -> GenotypeCost:
-    """Return the cost of the cells at the N, filters and image size of ``config``.
+def genotype_cost(architecture: Architecture, config: CostConfig) -> GenotypeCost:
+    """Return the cost of an architecture at the depth, width and image size of ``config``.
 
     Multiply-adds and parameters are counted on the meta device. Latency is measured on a network
     with random weights; torch's global generators are left unchanged.
@@ -39,7 +39,7 @@ def genotype_cost(genotype: Genotype, config: CostConfig) -> GenotypeCost:
         RuntimeError: if memory runs out while latency is measured.
     """
     spec = BackboneSpec.from_architecture(
-        genotype, depth=config.num_cells, width=config.first_filters, stem=config.stem
+        architecture, depth=config.num_cells, width=config.first_filters, stem=config.stem
     )
     match config.measure:
         case "mult_adds" | "parameters":

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
-from backbone.cells.genotype import Genotype
+from backbone.cells.architecture import Architecture
+from backbone.cells.genotype import require_cells
 from backbone.io.provenance import to_builtins
 from backbone.io.runtime import choose_device
 from backbone.training.images import ImageSet, load_image_set
@@ -96,6 +97,7 @@ class ProxyReward:
         train, val = self._sets
         return {"train": train.fingerprint, "val": val.fingerprint}
 
-    def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
+    def __call__(self, architecture: Architecture, *, seed: int, report: ReportStep) -> float:
         train, val = self.tensors
+        genotype = require_cells(architecture)
         return train_proxy(genotype, train, val, config=self.config, seed=seed, report=report)

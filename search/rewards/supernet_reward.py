@@ -14,7 +14,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from backbone.cells.genotype import Genotype
+from backbone.cells.architecture import Architecture
+from backbone.cells.genotype import require_cells
 from backbone.io.provenance import Provenance
 from backbone.io.weights import read_metadata, read_weights, save_weights
 from search.rewards.base import ReportStep
@@ -146,10 +147,14 @@ class SupernetReward:
         network.load(tensors, source=self.config.weights)
         return network
 
-    def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
+    def __call__(self, architecture: Architecture, *, seed: int, report: ReportStep) -> float:
         train, val = self._proxy.tensors
         accuracy = supernet_accuracy(
-            self._network, genotype, train, val, num_threads=self.config.num_threads
+            self._network,
+            require_cells(architecture),
+            train,
+            val,
+            num_threads=self.config.num_threads,
         )
         report(1, accuracy)
         return accuracy

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from backbone.cells.architecture import Architecture
 from backbone.cells.genotype import Genotype
 from search.rewards.base import ReportStep
 from search.rewards.config import RewardConfig
@@ -83,10 +84,12 @@ class TableReward:
     def test_reward(self) -> None:
         """None: a table has one reward per genotype."""
 
-    def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
-        row = self._content[1].get(genotype.digest)
+    def __call__(self, architecture: Architecture, *, seed: int, report: ReportStep) -> float:
+        row = self._content[1].get(architecture.digest)
         if row is None:
-            raise ValueError(f"genotype {genotype.digest} is not in the table {self.config.path}")
+            raise ValueError(
+                f"architecture {architecture.digest} is not in the table {self.config.path}"
+            )
         return row.reward
 
 

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbone.cells.genotype import Genotype
+from backbone.cells.architecture import Architecture
+from backbone.cells.genotype import Genotype, require_cells
 from backbone.io.provenance import to_builtins
 from backbone.io.runtime import choose_device, limited_threads
 from backbone.training.images import ImageSet, load_image_set
@@ -256,8 +257,8 @@ class ZeroCostReward:
             seed=seed,
         )
 
-    def __call__(self, genotype: Genotype, *, seed: int, report: ReportStep) -> float:
-        value = math.log1p(self.score(genotype, seed=seed))
+    def __call__(self, architecture: Architecture, *, seed: int, report: ReportStep) -> float:
+        value = math.log1p(self.score(require_cells(architecture), seed=seed))
         report(1, value)
         return value
 

@@ -11,7 +11,7 @@ from optuna.study import Study
 from optuna.trial import Trial
 from tqdm import tqdm
 
-from backbone.cells.genotype import Genotype
+from backbone.cells.architecture import Architecture
 from search.execution.base import Executor
 from search.execution.worker import Task
 from search.strategies.base import DecisionSampler
@@ -57,9 +57,9 @@ class TrialDriver:
         self.history = TrialHistory(study, self._heartbeat)
         self._on_trial = on_trial
         self._started: set[int] = set()  # numbers of this run's trials
-        self._running: dict[int, tuple[Trial, Genotype]] = {}  # on the executor, by number
+        self._running: dict[int, tuple[Trial, Architecture]] = {}  # on the executor, by number
         self._running_digests: set[str] = set()
-        self._duplicates: dict[str, list[tuple[Trial, Genotype]]] = {}  # wait for an equal one
+        self._duplicates: dict[str, list[tuple[Trial, Architecture]]] = {}  # wait for an equal one
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -107,25 +107,25 @@ class TrialDriver:
             self._refresh(progress)
 
     def _start(self, trial: Trial) -> None:
-        """Submit a trial, or let it wait for the outcome of an equal genotype."""
+        """Submit a trial, or let it wait for the outcome of an equal architecture."""
         self._heartbeat.claim(trial)
         self._started.add(trial.number)
-        genotype = self._sampler.space.to_genotype(self._sampler.suggest(trial)).canonical()
-        digest = genotype.digest
+        architecture = self._sampler.space.to_genotype(self._sampler.suggest(trial)).canonical()
+        digest = architecture.digest
         trial.set_user_attr("digest", digest)
         if (
             digest in self.history.originals
             or digest in self._running_digests
             or self.history.is_running_elsewhere(digest, before=trial.number)
         ):
-            self._duplicates.setdefault(digest, []).append((trial, genotype))
+            self._duplicates.setdefault(digest, []).append((trial, architecture))
             return
-        self._running[trial.number] = (trial, genotype)
+        self._running[trial.number] = (trial, architecture)
         self._running_digests.add(digest)
         self.executor.submit(
             Task(
                 number=trial.number,
-                genotype=genotype,
+                architecture=architecture,
                 seed=self.config.seed,
                 thresholds=self._thresholds(trial.number),
             )
@@ -139,9 +139,9 @@ class TrialDriver:
     def _collect(self) -> None:
         """Wait for the executor, and store the outcomes."""
         for outcome in self.executor.wait():
-            trial, genotype = self._running.pop(outcome.number)
-            self._running_digests.remove(genotype.digest)
-            self._store(trial, TrialRecord.from_outcome(outcome, genotype))
+            trial, architecture = self._running.pop(outcome.number)
+            self._running_digests.remove(architecture.digest)
+            self._store(trial, TrialRecord.from_outcome(outcome, architecture))
 
     def _store(self, trial: Trial, record: TrialRecord) -> None:
         store_trial(self.study, trial, record, self.objective)
@@ -159,14 +159,14 @@ class TrialDriver:
                 return
 
     def _finish_duplicates(self) -> bool:
-        """Store the waiting trials whose genotype has an outcome now; return whether any."""
+        """Store the waiting trials whose architecture has an outcome now; return whether any."""
         ready = [digest for digest in self._duplicates if digest in self.history.originals]
         for digest in ready:
             original = self.history.originals[digest]
-            for trial, genotype in self._duplicates.pop(digest):
+            for trial, architecture in self._duplicates.pop(digest):
                 record = TrialRecord(
                     number=trial.number,
-                    genotype=genotype,
+                    architecture=architecture,
                     same_as=original.number,
                     reward=original.reward,
                     failure=original.failure,

@@ -25,7 +25,7 @@ class TrialHistory:
         self.by_number: dict[int, TrialRecord] = {}
         """Finished trials, without orphaned ones."""
         self.originals: dict[str, TrialRecord] = {}
-        """Digest of a genotype -> the first trial that was trained with it."""
+        """Digest of an architecture -> the first trial that was trained with it."""
         self.num_orphaned = 0
         """Number of trials that failed because their process died."""
         self.unfinished: list[int] = []
@@ -66,7 +66,7 @@ class TrialHistory:
         for record in finished:
             self.by_number[record.number] = record
             if record.same_as is None:
-                self.originals.setdefault(record.genotype.digest, record)
+                self.originals.setdefault(record.architecture.digest, record)
         return finished
 
     def _load(self, trial: FrozenTrial) -> TrialRecord:
@@ -85,7 +85,7 @@ class TrialHistory:
         return any(trials[n].state is TrialState.WAITING for n in self.unfinished)
 
     def is_running_elsewhere(self, digest: str, *, before: int) -> bool:
-        """Return whether another driver runs a genotype, in a trial with a lower number."""
+        """Return whether another driver runs an architecture, in a trial with a lower number."""
         if self._heartbeat.is_alone:
             return False
         trials = self.trials()

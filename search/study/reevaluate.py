@@ -49,7 +49,7 @@ def choose_winner(driver: TrialDriver, reward: Reward) -> tuple[TrialRecord, Ree
 
 
 def rank_trials(driver: TrialDriver) -> list[TrialRecord]:
-    """Return the fully trained genotypes, one trial each, by decreasing objective.
+    """Return the fully trained architectures, one trial each, by decreasing objective.
 
     Raises:
         RuntimeError: if there is none.
@@ -72,7 +72,7 @@ def reevaluate(
     *,
     use_test_reward: bool = False,
 ) -> dict[int, float]:
-    """Reward the genotypes of some trials again, and return trial -> mean reward over the seeds.
+    """Reward the architectures of some trials again, and return trial -> mean reward over the seeds.
 
     A failure counts as 0. The study keeps every reward, so that none is computed twice.
 
@@ -85,15 +85,15 @@ def reevaluate(
     """
     seeds = list(seeds)
     prefix = "unseen" if use_test_reward else "fresh"  # as in the studies of earlier versions
-    keys = {(r.number, s): f"{prefix}:{r.genotype.digest}:{s}" for r in records for s in seeds}
-    genotypes = {r.number: r.genotype for r in records}
+    keys = {(r.number, s): f"{prefix}:{r.architecture.digest}:{s}" for r in records for s in seeds}
+    architectures = {r.number: r.architecture for r in records}
     stored = study.user_attrs
     missing = [index for index, key in keys.items() if key not in stored]
     tasks = [
         # Negative numbers, since trials count from 0.
         Task(
             number=-1 - index,
-            genotype=genotypes[number],
+            architecture=architectures[number],
             seed=seed,
             use_test_reward=use_test_reward,
         )

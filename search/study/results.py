@@ -120,7 +120,7 @@ def _write_front(records: Sequence[TrialRecord], folder: Path, provenance: Prove
             "provenance": provenance.to_dict(),
         }  # fmt: skip
         path = folder / f"trial_{record.number}.json"
-        write_json(path, record.genotype.to_dict() | metadata)
+        write_json(path, record.architecture.to_dict() | metadata)
 
 
 def read_trials(folder: Path) -> list[TrialRow]:
@@ -167,7 +167,7 @@ def _to_csv(records: Sequence[TrialRecord], reevaluated_rewards: Mapping[int, fl
         steps = " ".join(f"{step}:{value:.6g}" for step, value in r.steps.items())
         row = (
             r.number, r.reward, reevaluated_rewards.get(r.number), round(r.seconds, 3),
-            r.genotype.digest, r.same_as, r.failure, r.pruned or None, r.cost, steps,
+            r.architecture.digest, r.same_as, r.failure, r.pruned or None, r.cost, steps,
         )  # fmt: skip
         rows.writerow(["" if cell is None else cell for cell in row])
     return text.getvalue()

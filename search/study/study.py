@@ -11,6 +11,7 @@ from typing import Any
 
 import optuna
 
+from backbone.cells.genotype import require_cells
 from backbone.io.provenance import Provenance, read_record, recorded_key
 from search.execution import running_executor
 from search.execution.worker import Evaluator
@@ -83,7 +84,7 @@ def search_cells(
     records = driver.records
     result = SearchResult(
         path=path,
-        genotype=winner.genotype,
+        genotype=require_cells(winner.architecture),
         reward=winner.complete_reward,
         reevaluated_reward=reevaluation.reevaluated_rewards.get(winner.number),
         test_reward=reevaluation.test_reward,

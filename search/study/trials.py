@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from backbone.cells.genotype import Genotype
+from backbone.cells.architecture import Architecture
 from search.execution.worker import Outcome
 from search.rewards.cost import constrained_reward
 
@@ -19,16 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRecord(Outcome):
-    """One finished trial: a genotype and the outcome of its task."""
+    """One finished trial: an architecture and the outcome of its task."""
 
-    genotype: Genotype
+    architecture: Architecture
     same_as: int | None = None
-    """Number of the earlier trial of an equal genotype whose outcome was taken."""
+    """Number of the earlier trial of an equal architecture whose outcome was taken."""
 
     @classmethod
-    def from_outcome(cls, outcome: Outcome, genotype: Genotype) -> TrialRecord:
-        """Return the record of a genotype that was rewarded."""
-        return cls(genotype=genotype, **{f.name: getattr(outcome, f.name) for f in fields(Outcome)})
+    def from_outcome(cls, outcome: Outcome, architecture: Architecture) -> TrialRecord:
+        """Return the record of an architecture that was rewarded."""
+        return cls(
+            architecture=architecture, **{f.name: getattr(outcome, f.name) for f in fields(Outcome)}
+        )
 
     @property
     def is_complete(self) -> bool:
@@ -105,17 +107,17 @@ def _report_steps(study: Study, trial: Trial, record: TrialRecord, objective: Ob
             trial.report(objective.scalar(record, value), step)
 
 
-def load_trial(trial: FrozenTrial, genotype: Genotype) -> TrialRecord:
+def load_trial(trial: FrozenTrial, architecture: Architecture) -> TrialRecord:
     """Read a finished trial from the study.
 
     Args:
         trial: as Optuna stores it.
-        genotype: the canonical genotype of its decisions.
+        architecture: the canonical architecture of its decisions.
     """
     attributes = trial.user_attrs
     return TrialRecord(
         number=trial.number,
-        genotype=genotype,
+        architecture=architecture,
         reward=attributes.get("reward"),
         seconds=attributes.get("seconds", 0.0),
         failure=attributes.get("failure", ""),

@@ -217,7 +217,7 @@ def searches(data, out):
         trials = []
         result = search_cells(config, out / f"search_{name}", reward=reward, on_trial=trials.append)
         genotype = Genotype.load(result.path)
-        yield f"search {name}: genotypes", [t.genotype.digest for t in trials]
+        yield f"search {name}: genotypes", [t.architecture.digest for t in trials]
         yield f"search {name}: rewards", [t.reward for t in trials]
         yield f"search {name}: costs", [t.cost for t in trials]
         yield f"search {name}: winner", [

@@ -168,7 +168,7 @@ class Entries:
         from search.execution.worker import Task
 
         tasks = [
-            Task(number=number, genotype=genotype, seed=self._args.seed)
+            Task(number=number, architecture=genotype, seed=self._args.seed)
             for number, genotype in enumerate(genotypes)
         ]
         outcomes = list(run_tasks(executor, tasks))

@@ -49,7 +49,7 @@ def tasks_done(simulation, *, seed=0, number=200):
     outcomes, submitted = {}, 0
     while len(outcomes) < number:
         while submitted < number and submitted - len(outcomes) < executor.num_slots:
-            executor.submit(Task(number=submitted, genotype=GENOTYPE, seed=0))
+            executor.submit(Task(number=submitted, architecture=GENOTYPE, seed=0))
             submitted += 1
         for outcome in executor.wait():
             assert outcome.number not in outcomes

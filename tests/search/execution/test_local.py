@@ -36,7 +36,7 @@ def outcomes(executor, tasks):
 
 def tasks(number, **changes):
     return [
-        Task(number=n, genotype=genotype, seed=5, **changes)
+        Task(number=n, architecture=genotype, seed=5, **changes)
         for n, genotype in enumerate(genotypes(number))
     ]
 
@@ -56,13 +56,13 @@ def test_a_task_is_stopped_below_its_threshold():
     (task,) = tasks(1)
     whole = evaluate(task)
     stopped = evaluate(
-        Task(number=0, genotype=task.genotype, seed=5, thresholds={1: whole.reward, 2: 0.0})
+        Task(number=0, architecture=task.architecture, seed=5, thresholds={1: whole.reward, 2: 0.0})
     )
     assert not whole.pruned
     assert stopped.pruned
     assert stopped.steps == {1: whole.reward / 2}
     assert stopped.reward == whole.reward / 2
-    assert stopped.cost == genotype_cost(task.genotype, cost).value > 0
+    assert stopped.cost == genotype_cost(task.architecture, cost).value > 0
 
 
 def test_the_task_of_a_worker_that_is_killed_is_run_again(tmp_path):

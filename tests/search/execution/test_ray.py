@@ -31,7 +31,7 @@ def _cluster():
 @pytest.mark.usefixtures("_cluster")
 def test_the_task_of_a_lost_ray_worker_is_run_again(tmp_path):
     reward = Slow(folder=str(tmp_path), seconds=1.0)
-    waiting = [Task(number=n, genotype=g, seed=5) for n, g in enumerate(genotypes(6))]
+    waiting = [Task(number=n, architecture=g, seed=5) for n, g in enumerate(genotypes(6))]
     calls, killed, done = tmp_path / "calls", None, {}
     with running_executor(RayConfig(num_workers=3), Evaluator(reward)) as executor:
         assert executor.num_slots == 3

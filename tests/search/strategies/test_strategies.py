@@ -72,8 +72,8 @@ def test_a_new_strategy_is_one_module_and_one_line_of_the_table(dummy, tmp_path)
     records = []
     search_cells(config, tmp_path / "out", reward=Constant(), on_trial=records.append)
     first, second, third = records
-    assert [r.genotype.normal.blocks[0].left.operation for r in records] == ["conv_1x1"] * 3
-    assert first.genotype != second.genotype
+    assert [r.architecture.normal.blocks[0].left.operation for r in records] == ["conv_1x1"] * 3
+    assert first.architecture != second.architecture
     assert third.same_as == first.number
 
 
