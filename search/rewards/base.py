@@ -20,7 +20,8 @@ class Reward(Protocol):
     """Quality of an architecture: at least 0, higher is better.
 
     The same architecture and seed should give the same reward. A reward for one kind of
-    architecture refuses others with a ``TypeError``. If an architecture cannot be rewarded, the call raises ``ArithmeticError`` (it diverged), ``MemoryError`` or ``RuntimeError`` (raised by
+    architecture refuses others with a ``TypeError``. If an architecture cannot be rewarded, the
+    call raises ``ArithmeticError`` (it diverged), ``MemoryError`` or ``RuntimeError`` (raised by
     torch when memory runs out): its trial is recorded as failed and the search continues. Any other
     exception ends the search. ``Pruned``, raised by ``report``, must propagate.
     """

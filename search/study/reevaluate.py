@@ -72,7 +72,7 @@ def reevaluate(
     *,
     use_test_reward: bool = False,
 ) -> dict[int, float]:
-    """Reward the architectures of some trials again, and return trial -> mean reward over the seeds.
+    """Reward the architectures of some trials again; return trial -> mean reward over seeds.
 
     A failure counts as 0. The study keeps every reward, so that none is computed twice.
 

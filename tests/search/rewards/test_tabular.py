@@ -73,7 +73,7 @@ def test_a_table_rewards_as_the_training_did(tmp_path):
     assert table.arguments["table"] == {"reward": "graded", "seed": 0}
     paper = build_space(SpaceConfig())
     foreign = paper.to_genotype(paper.sample(stream("foreign")))
-    with pytest.raises(ValueError, match=f"genotype {foreign.digest} is not in the table"):
+    with pytest.raises(ValueError, match=f"architecture {foreign.digest} is not in the table"):
         table(foreign, seed=0, report=None)
 
 
