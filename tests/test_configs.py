@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 import all_tools
+from detection.models.config import DETECTORS
 
 CONF = Path(__file__).parents[1] / "conf"
 TOOLS = sorted(all_tools.TOOLS)
@@ -66,9 +67,11 @@ REQUIRED_BY_CHOICE = {
     ],
     "reward=proxy_paper": ["reward.data_root=/data"],
     "reward=table": ["reward.path=rewards.jsonl"],
-    "size=retinanet_small": ["detector=torchvision_retinanet"],
-    "size=retinanet_medium": ["detector=detectron2_retinanet"],
 }
+for path in (CONF / "size").glob("*_*.yaml"):  # KIND_SIZE.yaml is for detectors ENGINE_KIND
+    kind = path.stem.rpartition("_")[0]
+    detector = next(name for name in DETECTORS if name.endswith(f"_{kind}"))
+    REQUIRED_BY_CHOICE[f"size={path.stem}"] = [f"detector={detector}"]
 
 
 def settings(tool, *overrides):

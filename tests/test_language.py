@@ -77,7 +77,7 @@ def test_identifiers_are_not_words_of_our_own(package):
         for line, name in names(ast.parse(path.read_text()))
         if name in FORMER_NAMES
     ]
-    assert not wrong, "\n".join(wrong)
+    assert not wrong, "say what the value is, e.g. detections, indices:\n" + "\n".join(wrong)
 
 
 def test_settings_are_not_words_of_our_own():

@@ -6,6 +6,7 @@ A choice is a row of its table and a YAML that starts from ``NAME_schema``, the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +74,35 @@ def register_choices() -> None:
 def small_size(group: str, *, _root_: Any) -> str:
     """Return the option of ``size`` for small images that fits the chosen detector.
 
-    A detector with settings of its own has a file of its own: ``detector=torchvision_retinanet``
-    takes ``size=retinanet_small``.
+    That is ``KIND_small`` for a detector ``ENGINE_KIND`` if there is such a file
+    (``retinanet_small``), or else ``small``; or ``full``, the detector's own defaults, if the
+    detector lacks a setting of these.
 
     Args:
         group: the config group of the detector, as Hydra's defaults list names it.
         _root_: the choices so far, which Hydra passes.
     """
-    _, _, kind = _root_[group].partition("_")
-    own = f"{kind}_small"
-    return own if (CONFIG_DIR / "size" / f"{own}.yaml").is_file() else "small"
+    detector = _root_[group]
+    config = _detector_config(detector)
+    if config is None:
+        return "small"  # Hydra refuses the detector
+    names = {field.name for field in fields(config)}
+    for size in (f"{detector.partition('_')[2]}_small", "small"):
+        path = CONFIG_DIR / "size" / f"{size}.yaml"
+        if path.is_file() and names.issuperset(str(name) for name in OmegaConf.load(path)):
+            return size
+    return "full"
+
+
+def _detector_config(option: str) -> type[Any] | None:
+    """Return the config of the row that the YAML of a detector starts from, if there is one."""
+    path = CONFIG_DIR / "detector" / f"{option}.yaml"
+    if not path.is_file():
+        return None
+    values: Any = OmegaConf.to_container(OmegaConf.load(path))
+    for name in map(str, values.get("defaults", ())):
+        row = DETECTORS.get(name.removesuffix("_schema"))
+        config = row.config if row and name.endswith("_schema") else _detector_config(name)
+        if config is not None:
+            return config
+    return None

@@ -30,10 +30,14 @@ class Vocabulary:
     def current_setting(self, name: str) -> str | None:
         """Return the current name of a renamed setting; None if it was not renamed."""
         current = ".".join(self.renamed_settings.get(part, part) for part in name.split("."))
-        known = current != name and any(
-            setting == current or setting.startswith(f"{current}.") for setting in self.settings()
-        )
-        return current if known else None
+        if current == name:
+            return None
+        settings = self.settings()
+        if any(s == current or s.startswith(f"{current}.") for s in settings):
+            return current
+        # The name may lack its group: rpn_batch instead of detector.rpn_batch.
+        in_groups = [setting for setting in settings if setting.endswith(f".{current}")]
+        return in_groups[0] if len(in_groups) == 1 else None
 
 
 def refuse_renamed_choice(override: str, vocabulary: Vocabulary) -> None:

@@ -1,5 +1,6 @@
 """Small detectors of every kind, for the tests of the engines."""
 
+from dataclasses import fields
 from importlib.util import find_spec
 
 import pytest
@@ -11,7 +12,6 @@ from detection.models.config import (
     Detectron2CascadeConfig,
     Detectron2FasterRCNNConfig,
     Detectron2RetinaNetConfig,
-    FasterRCNNConfig,
     TorchvisionFasterRCNNConfig,
     TorchvisionRetinaNetConfig,
 )
@@ -33,8 +33,7 @@ SMALL = {
     "roi_batch_size_per_image": 16,
     "score_threshold": 0.0,
 }
-COMMON = ("anchor_sizes", "fpn_channels", "score_threshold")
-"""Those that RetinaNet has, too."""
+"""Settings of small detectors; each kind takes those that it has."""
 C4 = {"neck": "c4", "roi_pool_size": 17, "roi_sampling_ratio": 1, "rpn_channels": 24}
 RCNNS = [
     pytest.param((TorchvisionFasterRCNNConfig, {}), id="torchvision"),
@@ -63,8 +62,8 @@ def make(kind, *, spec="nasnet_a:1@96", num_classes=3, out=LEVELS, **changes):
 def small_config(kind, **changes):
     """The config of such a detector."""
     config_type, options = kind
-    has_proposals = issubclass(config_type, FasterRCNNConfig)
-    sizes = SMALL if has_proposals else {name: SMALL[name] for name in COMMON}
+    names = {field.name for field in fields(config_type)}
+    sizes = {name: value for name, value in SMALL.items() if name in names}
     return config_type(**(sizes | options | changes))
 
 

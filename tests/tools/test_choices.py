@@ -15,6 +15,7 @@ import _loggers
 import all_tools
 import search.strategies
 from backbone.config import Choice
+from detection.models.config import DETECTORS, DetectorConfig
 from search.randomness import stream
 
 STRATEGY = '''
@@ -126,3 +127,25 @@ def test_a_new_strategy_and_a_new_logger_are_chosen_by_name(images, tmp_path, mo
     assert lines[0] == "seed 0"
     assert lines[1] == "0 ['reward']"
     assert lines[-1] == "cells cells.png"
+
+
+@pytest.mark.parametrize(
+    ("detector", "size"),
+    [
+        ("torchvision", "small"),
+        ("detectron2_paper", "small"),
+        ("torchvision_retinanet", "retinanet_small"),
+        ("torchvision_anchorless", "full"),
+        ("unknown", "small"),
+    ],
+)
+def test_a_small_size_fits_the_settings_of_the_detector(detector, size, tmp_path, monkeypatch):
+    conf = tmp_path / "conf"
+    shutil.copytree(all_tools.ROOT / "conf", conf)
+    (conf / "detector" / "torchvision_anchorless.yaml").write_text(
+        "defaults: [torchvision_anchorless_schema]\n"
+    )
+    row = Choice(DetectorConfig, "nowhere:Nothing")
+    monkeypatch.setattr(_choices, "CONFIG_DIR", conf)
+    monkeypatch.setattr(_choices, "DETECTORS", {**DETECTORS, "torchvision_anchorless": row})
+    assert _choices.small_size("detector", _root_={"detector": detector}) == size

@@ -30,6 +30,11 @@ VOCABULARY = Vocabulary(
             "train_detector has no setting 'zzz'; --help lists them",
         ),
         (
+            "Could not override 'rpn_candidates_train'.",
+            "train_detector's setting 'rpn_candidates_train' is now "
+            "'detector.rpn_pre_nms_top_n_train'",
+        ),
+        (
             "Could not override 'detector.rpn_candidates_train'.",
             "train_detector's setting 'detector.rpn_candidates_train' is now "
             "'detector.rpn_pre_nms_top_n_train'",
