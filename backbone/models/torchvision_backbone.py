@@ -51,7 +51,7 @@ class TorchvisionBackboneSpec(BackboneSpec):
     def _build(self, *, pretrained: bool, out: Sequence[str] | None) -> TorchvisionBackbone:
         maps = measure_model(self.name)
         model = create_model(self.name, pretrained=pretrained)
-        body = create_feature_extractor(model, {node: level for level, (node, _) in maps.items()})
+        body = _extractor(model, {node: level for level, (node, _) in maps.items()})
         return TorchvisionBackbone(
             body.train(),
             spec=self,
@@ -88,8 +88,8 @@ def measure_model(name: str) -> dict[str, tuple[str, MapShape]]:
         try:
             with measuring(device):
                 model = create_model(name, pretrained=False)
-                nodes = get_graph_node_names(model)[1]
-                extractor = create_feature_extractor(model, nodes).eval()
+                nodes = get_graph_node_names(model, suppress_diff_warning=True)[1]
+                extractor = _extractor(model, {node: node for node in nodes}).eval()
                 maps = deepest_maps(measure_maps(extractor, device=device))
         except Exception as error:  # models raise anything where they fail
             problem = problem or str(error).partition("\n")[0] or type(error).__name__
@@ -99,6 +99,13 @@ def measure_model(name: str) -> dict[str, tuple[str, MapShape]]:
         f"torchvision:{name} gives no feature maps at strides 4, 8, 16 or 32 for images of any "
         f"size ({problem}); choose another model, such as torchvision:resnet50"
     )
+
+
+def _extractor(model: nn.Module, nodes: Mapping[str, str]) -> nn.Module:
+    """Return a model's outputs at some nodes of its graph, under other names."""
+    # Auxiliary heads, such as GoogLeNet's, are in the training graph only; no map is theirs.
+    extractor: nn.Module = create_feature_extractor(model, dict(nodes), suppress_diff_warning=True)
+    return extractor
 
 
 def create_model(name: str, *, pretrained: bool) -> nn.Module:
