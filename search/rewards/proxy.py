@@ -98,6 +98,6 @@ class ProxyReward:
         return {"train": train.fingerprint, "val": val.fingerprint}
 
     def __call__(self, architecture: Architecture, *, seed: int, report: ReportStep) -> float:
-        train, val = self.tensors
         genotype = require_cells(architecture)
+        train, val = self.tensors
         return train_proxy(genotype, train, val, config=self.config, seed=seed, report=report)

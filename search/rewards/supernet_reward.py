@@ -148,13 +148,10 @@ class SupernetReward:
         return network
 
     def __call__(self, architecture: Architecture, *, seed: int, report: ReportStep) -> float:
+        genotype = require_cells(architecture)
         train, val = self._proxy.tensors
         accuracy = supernet_accuracy(
-            self._network,
-            require_cells(architecture),
-            train,
-            val,
-            num_threads=self.config.num_threads,
+            self._network, genotype, train, val, num_threads=self.config.num_threads
         )
         report(1, accuracy)
         return accuracy

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from search.randomness import stream
 from search.rewards import supernet_reward as shared_reward
 from search.rewards.base import Reward
 from search.rewards.config import SupernetConfig
+from search.rewards.proxy import ProxyReward
 from search.rewards.supernet_reward import SupernetReward
 from search.space import SpaceConfig, build_space
 from search.strategies.random import RandomConfig
@@ -172,3 +174,15 @@ def test_what_cannot_be_shared_is_one_sentence(trained, images):
         settings(images, "x.pt")
     with pytest.raises(ValueError, match="rungs must be empty with a supernet"):
         settings(images, "x.safetensors", rungs=[1])
+
+
+def test_an_architecture_of_another_kind_is_refused_before_anything_is_loaded_or_trained(
+    images, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ProxyReward, "tensors", property(no_training))
+    monkeypatch.setattr(shared_reward, "train_supernet", no_training)
+    config = settings(images, tmp_path / "x.safetensors")
+    for reward in (SupernetReward(config), ProxyReward(config)):
+        with pytest.raises(TypeError, match=r"not an architecture of type 'SimpleNamespace'"):
+            score(reward, SimpleNamespace(family="stages"))
+    assert not (tmp_path / "x.safetensors").exists()
