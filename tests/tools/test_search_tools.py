@@ -97,7 +97,7 @@ def test_a_simulated_search_says_how_busy_its_workers_were(tmp_path):
     assert f"{result['busy_percent']:.2f} % until the end" in done.stdout
     again = run("simulate_search", *arguments)
     assert again.returncode == 1
-    assert again.stderr.endswith("study.journal is there already; give a folder without one\n")
+    assert again.stderr.endswith("study.journal exists already; give a folder without a journal\n")
 
 
 def test_searches_are_compared_on_one_page(images, tmp_path):
