@@ -267,6 +267,30 @@ class BackboneSpec(ABC):
         """Return the name of the network for messages."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LibraryBackboneSpec(BackboneSpec):
+    """Base of specs that name a model of a library: ``FAMILY:NAME``."""
+
+    name: str
+    """The library's name of the model."""
+
+    @classmethod
+    def _parse(cls, text: str, *, stem: str) -> Self:
+        if stem != "imagenet":
+            raise ValueError(f"only cells can have another stem, not {text!r}")
+        return cls(name=text.partition(":")[2])
+
+    @classmethod
+    def _read(cls, data: Mapping[str, Any]) -> Self:
+        return cls(name=data["name"])
+
+    def _members(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+    def __str__(self) -> str:
+        return f"{self.family}:{self.name}"
+
+
 def _spec_class(family: Any) -> type[BackboneSpec]:
     if family not in FAMILIES:
         raise ValueError(f"unknown family of backbones {family!r}; choose from {sorted(FAMILIES)}")

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from backbone.io.runtime import hidden_package
-from backbone.models.backbone import Backbone, BackboneSpec, C4Split
+from backbone.models.backbone import Backbone, C4Split, LibraryBackboneSpec
 from backbone.models.measurement import (
     DEVICES,
     MapShape,
@@ -43,26 +43,10 @@ tried; models refuse those that they do not have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TimmBackboneSpec(BackboneSpec):
+class TimmBackboneSpec(LibraryBackboneSpec):
     """A model of timm, without its head."""
 
     family: ClassVar[str] = "timm"
-
-    name: str
-    """timm's name of the model."""
-
-    @classmethod
-    def _parse(cls, text: str, *, stem: str) -> Self:
-        if stem != "imagenet":
-            raise ValueError(f"only cells can have another stem, not {text!r}")
-        return cls(name=text.partition(":")[2])
-
-    @classmethod
-    def _read(cls, data: Mapping[str, Any]) -> Self:
-        return cls(name=data["name"])
-
-    def _members(self) -> dict[str, Any]:
-        return {"name": self.name}
 
     def _build(self, *, pretrained: bool, out: Sequence[str] | None) -> TimmBackbone:
         measured = measure_model(self.name)
@@ -84,9 +68,6 @@ class TimmBackboneSpec(BackboneSpec):
             std=settings["std"],
             out=out,
         )
-
-    def __str__(self) -> str:
-        return f"timm:{self.name}"
 
 
 @dataclass(frozen=True, slots=True)

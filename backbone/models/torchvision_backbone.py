@@ -7,13 +7,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import torchvision
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from backbone.models.backbone import Backbone, BackboneSpec
+from backbone.models.backbone import Backbone, LibraryBackboneSpec
 from backbone.models.measurement import (
     DEVICES,
     MapShape,
@@ -27,26 +27,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TorchvisionBackboneSpec(BackboneSpec):
+class TorchvisionBackboneSpec(LibraryBackboneSpec):
     """A classification model of torchvision, without its head."""
 
     family: ClassVar[str] = "torchvision"
-
-    name: str
-    """torchvision's name of the model."""
-
-    @classmethod
-    def _parse(cls, text: str, *, stem: str) -> Self:
-        if stem != "imagenet":
-            raise ValueError(f"only cells can have another stem, not {text!r}")
-        return cls(name=text.partition(":")[2])
-
-    @classmethod
-    def _read(cls, data: Mapping[str, Any]) -> Self:
-        return cls(name=data["name"])
-
-    def _members(self) -> dict[str, Any]:
-        return {"name": self.name}
 
     def _build(self, *, pretrained: bool, out: Sequence[str] | None) -> TorchvisionBackbone:
         maps = measure_model(self.name)
@@ -60,9 +44,6 @@ class TorchvisionBackboneSpec(BackboneSpec):
             std=IMAGENET_STD,
             out=out,
         )
-
-    def __str__(self) -> str:
-        return f"torchvision:{self.name}"
 
 
 class TorchvisionBackbone(Backbone):

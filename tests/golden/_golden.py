@@ -1,4 +1,4 @@
-"""What both drivers share: small data, and recorders. It imports nothing of this project."""
+"""Small data and recorders of both drivers. Imports nothing of this project."""
 
 from __future__ import annotations
 
