@@ -12,6 +12,13 @@ MIN_GENOTYPES = 5
 """Minimum number of genotypes for an interval of a rank correlation."""
 
 
+def require_interval(confidence: float, *, num_resamples: int) -> None:
+    """Raise a ValueError if a bootstrap interval cannot have these settings."""
+    require_at_least(100, num_resamples=num_resamples)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, not {confidence}")
+
+
 @dataclass(kw_only=True, slots=True)
 class FidelityConfig:
     """Rank correlation of proxy rewards with a reference; see ``search.analysis.fidelity``."""
@@ -34,11 +41,9 @@ class FidelityConfig:
 
     def __post_init__(self) -> None:
         require_at_least(MIN_GENOTYPES, num_genotypes=self.num_genotypes)
-        require_at_least(100, num_resamples=self.num_resamples)
         if not -1 <= self.wanted_tau <= 1:
             raise ValueError(f"wanted_tau must be from -1 to 1, not {self.wanted_tau}")
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, not {self.confidence}")
+        require_interval(self.confidence, num_resamples=self.num_resamples)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -64,13 +69,11 @@ class SupernetRankingConfig:
     def __post_init__(self) -> None:
         if self.num_genotypes:
             require_at_least(MIN_GENOTYPES, num_genotypes=self.num_genotypes)
-        require_at_least(100, num_resamples=self.num_resamples)
         if not 0 < self.best_fraction <= 1:
             raise ValueError(
                 f"best_fraction must be above 0 and at most 1, not {self.best_fraction}"
             )
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, not {self.confidence}")
+        require_interval(self.confidence, num_resamples=self.num_resamples)
 
 
 @dataclass(kw_only=True, slots=True)
