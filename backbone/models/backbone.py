@@ -230,8 +230,15 @@ class BackboneSpec(ABC):
 
     def build_meta(self, *, out: Sequence[str] | None = None) -> Backbone:
         """Build on torch's meta device, in evaluation mode: shapes and costs without any work."""
-        with torch.device("meta"):
-            return replace(self, weights=None).build(out=out).eval()
+        spec = replace(self, weights=None)
+        try:
+            with torch.device("meta"):
+                return spec.build(out=out).eval()
+        except (NotImplementedError, RuntimeError):
+            # Some library models, such as torchvision's RegNet, compute with values of tensors when
+            # they are created.
+            with torch.random.fork_rng(devices=[]):
+                return spec.build(out=out).eval().to("meta")
 
     @property
     def architecture(self) -> Architecture | None:

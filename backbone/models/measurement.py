@@ -1,7 +1,7 @@
 """Measure what maps a library's model returns: strides, channels and memory layout.
 
 What a library states about its models is not always what they compute. Shapes are measured by one
-forward pass at each of two image sizes, on torch's meta device where the model allows it.
+forward pass at each of two image sizes on torch's meta device, which computes shapes only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ MEASURED_SIZES = ((256, 192), (320, 224))
 """Height and width of the images; all sides of all maps differ between the two."""
 LEVEL_STRIDES = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
 DEVICES = ("meta", "cpu")
-"""Where models are measured, in the order in which the devices are tried."""
+"""Where models are created, in the order in which the devices are tried: some compute with values
+of tensors when they are created. They run on the meta device, as they do when costs are computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +43,22 @@ class MapShape:
         return f"c{self.stride.bit_length() - 1}"
 
 
-def measure_maps(
-    model: Callable[[Tensor], Mapping[Key, Any]], *, device: str
-) -> dict[Key, MapShape]:
+def measure_maps(model: Callable[[Tensor], Mapping[Key, Any]]) -> dict[Key, MapShape]:
     """Run a model at both sizes and return the shapes of its maps at strides 4 to 32.
 
     Outputs that are no such maps are left out.
 
     Args:
-        model: normalized images (B, 3, H, W) to its outputs by name or index.
-        device: the model's.
+        model: normalized images (B, 3, H, W) to its outputs by name or index; on the meta device.
 
     Raises:
         ValueError: if there are no such maps; the message has the shapes of the last outputs.
     """
-    with torch.no_grad():
+    with measuring("meta"), torch.no_grad():
         small, large = (
             {
                 key: value.shape
-                for key, value in model(torch.zeros(1, 3, *size, device=device)).items()
+                for key, value in model(torch.zeros(1, 3, *size)).items()
                 if isinstance(value, Tensor)
             }
             for size in MEASURED_SIZES
@@ -108,7 +106,7 @@ def deepest_maps(shapes: Mapping[Key, MapShape]) -> dict[str, tuple[Key, MapShap
 
 @contextmanager
 def measuring(device: str) -> Iterator[None]:
-    """Create and run models on a device without trace: no random numbers drawn, no warnings."""
+    """Create or run models on a device without trace: no random numbers drawn, no warnings."""
     with (
         warnings.catch_warnings(),
         torch.random.fork_rng(devices=[]),

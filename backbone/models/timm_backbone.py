@@ -99,7 +99,7 @@ def measure_model(name: str) -> MeasuredModel:
             try:
                 with measuring(device):
                     model, indices = _create_with_all_maps(name, options)
-                    shapes = measure_maps(partial(_numbered_maps, model, indices), device=device)
+                shapes = measure_maps(partial(_numbered_maps, model.to("meta"), indices))
             except Exception as error:  # models raise anything where they fail
                 if not options or not isinstance(error, TypeError):  # the model has the option
                     problem = str(error).partition("\n")[0] or type(error).__name__
@@ -114,12 +114,13 @@ def measure_model(name: str) -> MeasuredModel:
 
 
 def _runs_at_own_size(name: str, device: str) -> bool:
-    """Return whether a model can be measured on a device, if images have its one size."""
+    """Return whether a model created on a device can be measured with images of its own size."""
     size: Any = timm.get_pretrained_cfg(name)
     try:
-        with measuring(device), torch.no_grad():
+        with measuring(device):
             model = timm.create_model(name, features_only=True).eval()
-            model(torch.zeros(1, *size.input_size))
+        with measuring("meta"), torch.no_grad():
+            model.to("meta")(torch.zeros(1, *size.input_size))
     except Exception:  # models raise anything where they fail
         return False
     return True

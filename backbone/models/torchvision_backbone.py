@@ -71,7 +71,7 @@ def measure_model(name: str) -> dict[str, tuple[str, MapShape]]:
                 model = create_model(name, pretrained=False)
                 nodes = get_graph_node_names(model, suppress_diff_warning=True)[1]
                 extractor = _extractor(model, {node: node for node in nodes}).eval()
-                maps = deepest_maps(measure_maps(extractor, device=device))
+            maps = deepest_maps(measure_maps(extractor.to("meta")))
         except Exception as error:  # models raise anything where they fail
             problem = problem or str(error).partition("\n")[0] or type(error).__name__
             continue

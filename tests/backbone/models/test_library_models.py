@@ -11,6 +11,7 @@ import torchvision
 from backbone.models import timm_backbone, torchvision_backbone
 from backbone.models.backbone import LEVELS, BackboneSpec, build_backbone
 from backbone.models.measurement import MapShape, deepest_maps, measure_maps
+from backbone.profile.complexity import measure_cost
 
 SIDES = (288, 352)
 MAX_PARAMETERS = 500_000_000
@@ -152,6 +153,18 @@ def test_every_model_gives_correct_maps_or_one_sentence(spec, monkeypatch):
         check_model(spec)
 
 
+@pytest.mark.parametrize("spec", ["torchvision:regnet_x_400mf"])
+def test_the_cost_of_a_model_that_is_created_from_values_of_tensors_is_counted(spec):
+    # RegNet cannot be created on the meta device.
+    before = torch.get_rng_state()
+    cost = measure_cost(BackboneSpec.parse(spec), side_px=224)
+    assert torch.equal(torch.get_rng_state(), before)
+    weights = torchvision.models.RegNet_X_400MF_Weights.DEFAULT.meta
+    head = 400 * 1000 + 1000
+    assert cost.parameters == weights["num_params"] - head
+    assert cost.mult_adds == pytest.approx(1e9 * weights["_ops"], rel=0.01)
+
+
 def test_stages_of_dla34_are_chosen_by_their_stride():
     # Its first map has stride 1 and is not among timm's default ones.
     assert check_model("timm:dla34") == {
@@ -222,7 +235,7 @@ def test_maps_are_told_apart_by_two_sizes():
             "tokens": images.new_empty(1, height * width // 256, 7),
         }
 
-    assert measure_maps(outputs, device="meta") == {
+    assert measure_maps(outputs) == {
         "exact": MapShape(5, 8),
         "channels last": MapShape(7, 16, is_channels_last=True),
         "short": MapShape(3, 4, is_exact=False),
