@@ -22,7 +22,7 @@ MEASURED_SIZES = ((256, 192), (320, 224))
 LEVEL_STRIDES = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
 DEVICES = ("meta", "cpu")
 """Where models are created, in the order in which the devices are tried: some compute with values
-of tensors when they are created. They run on the meta device, as they do when costs are computed."""
+of tensors when they are created. All run on the meta device, as when costs are computed."""
 
 
 @dataclass(frozen=True, slots=True)
