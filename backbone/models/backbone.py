@@ -31,7 +31,7 @@ from backbone.io.provenance import Provenance, fingerprint_file
 from backbone.io.text_tables import text_table
 from backbone.io.weights import load_tensors, read_metadata, read_weights, select_prefix
 from backbone.models.freezing import freeze_parameters, probe_stage_parameters
-from backbone.models.measurement import MapShape
+from backbone.models.measurement import MapShape, measuring
 from backbone.models.normalization import NORMS, convert_norm
 
 FAMILIES: Mapping[str, str] = MappingProxyType(
@@ -234,10 +234,10 @@ class BackboneSpec(ABC):
         try:
             with torch.device("meta"):
                 return spec.build(out=out).eval()
-        except (NotImplementedError, RuntimeError):
+        except RuntimeError:
             # Some library models, such as torchvision's RegNet, compute with values of tensors when
             # they are created.
-            with torch.random.fork_rng(devices=[]):
+            with measuring("cpu"):
                 return spec.build(out=out).eval().to("meta")
 
     @property
