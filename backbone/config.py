@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
+
+from backbone.presets import Preset
 
 MIN_WIDTH = 4
 """Minimum filters of the first stack's cells: the two stem cells have a quarter and a half of them,
@@ -94,8 +96,10 @@ def require_choice(
 
 
 @dataclass(kw_only=True, slots=True)
-class ClassifierRecipe:
+class ClassifierRecipe(Preset):
     """Recipe for training a classifier."""
+
+    preset_group: ClassVar[str] = "backbone/recipe"
 
     epochs: int
     """Number of passes over the training images."""

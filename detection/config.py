@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
 
 from backbone.config import OPTIMIZERS, require_at_least, require_choice
+from backbone.presets import Preset
 
 BAD_BOXES = ("error", "drop")
 IMAGE_MODES = ("link", "copy", "none")
@@ -42,8 +45,10 @@ RENAMED_CHOICES: Mapping[str, str] = {}
 
 
 @dataclass(kw_only=True, slots=True)
-class DetectionDataConfig:
+class DetectionDataConfig(Preset):
     """A data set laid out as COCO is."""
+
+    preset_group: ClassVar[str] = "detection/data"
 
     root: str
     """The folder that the other paths start from."""
@@ -64,6 +69,28 @@ class DetectionDataConfig:
     keep_empty: bool = False
     """Whether training uses images without objects."""
 
+    @classmethod
+    def find(cls, root: str | Path, **settings: Any) -> DetectionDataConfig:
+        """Return the config of a folder, by the names of its annotation files.
+
+        Args:
+            root: a folder in COCO format with the file names of a preset: those of COCO 2017
+                (``coco``) or those that ``convert_annotations`` writes (``converted``).
+            **settings: settings that replace those of the preset, such as ``shortest_side_px``.
+
+        Raises:
+            FileNotFoundError: if no preset's annotation files are there.
+        """
+        presets = [cls.preset(name, root=str(root)) for name in ("coco", "converted")]
+        for config in presets:
+            if (Path(root) / config.train_annotations).is_file():
+                return replace(config, **settings)
+        files = " or ".join(config.train_annotations for config in presets)
+        raise FileNotFoundError(
+            f"{root} has no {files}; for other names give DetectionDataConfig(root=..., "
+            "train_annotations=..., ...)"
+        )
+
     def __post_init__(self) -> None:
         if self.bad_boxes not in BAD_BOXES:
             raise ValueError(f"unknown bad_boxes {self.bad_boxes!r}; choose from {BAD_BOXES}")
@@ -75,8 +102,10 @@ class DetectionDataConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class DetectorRecipe:
+class DetectorRecipe(Preset):
     """Training schedule, optimizer and augmentation of a detector."""
+
+    preset_group: ClassVar[str] = "detection/recipe"
 
     iterations: int
     """Number of optimizer steps."""

@@ -5,27 +5,46 @@ The names below are imported when they are used, so that ``import search`` loads
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from backbone.io.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from search.api import search_cells
+    from search.execution.base import ExecutorConfig
+    from search.rewards.base import Reward
+    from search.rewards.config import CostConfig, RewardConfig
     from search.space import SearchSpace, SpaceConfig
+    from search.strategies.base import StrategyConfig
     from search.study.config import SearchConfig
+    from search.study.pruning import PruningConfig
     from search.study.results import SearchResult
-    from search.study.study import search_cells
+else:
+    _MODULES = {
+        "CostConfig": "search.rewards.config",
+        "ExecutorConfig": "search.execution.base",
+        "PruningConfig": "search.study.pruning",
+        "Reward": "search.rewards.base",
+        "RewardConfig": "search.rewards.config",
+        "SearchConfig": "search.study.config",
+        "SearchResult": "search.study.results",
+        "SearchSpace": "search.space",
+        "SpaceConfig": "search.space",
+        "StrategyConfig": "search.strategies.base",
+        "search_cells": "search.api",
+    }
+    __getattr__ = lazy_exports(__name__, _MODULES)
 
-_MODULES = {
-    "SearchConfig": "search.study.config",
-    "SearchResult": "search.study.results",
-    "SearchSpace": "search.space",
-    "SpaceConfig": "search.space",
-    "search_cells": "search.study.study",
-}
-
-__all__ = ["SearchConfig", "SearchResult", "SearchSpace", "SpaceConfig", "search_cells"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+__all__ = [
+    "CostConfig",
+    "ExecutorConfig",
+    "PruningConfig",
+    "Reward",
+    "RewardConfig",
+    "SearchConfig",
+    "SearchResult",
+    "SearchSpace",
+    "SpaceConfig",
+    "StrategyConfig",
+    "search_cells",
+]

@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from backbone.cells.genotype import (
     COMBINATIONS,
@@ -24,6 +24,7 @@ from backbone.cells.genotype import (
     Edge,
     Genotype,
 )
+from backbone.presets import Preset
 
 if TYPE_CHECKING:
     import torch
@@ -34,8 +35,10 @@ DECISIONS_PER_BLOCK = 5
 
 
 @dataclass(kw_only=True, slots=True)
-class SpaceConfig:
+class SpaceConfig(Preset):
     """The genotypes to search: all whose cells have this many blocks of these operations."""
+
+    preset_group: ClassVar[str] = "search/space"
 
     operations: list[str] = field(default_factory=lambda: list(NASNET_OPERATIONS))
     """Candidate operations; the paper's 13 by default."""

@@ -5,7 +5,8 @@ import pytest
 import all_tools
 from detection.models.config import DETECTORS
 
-CONF = Path(__file__).parents[1] / "conf"
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
 TOOLS = sorted(all_tools.TOOLS)
 REQUIRED = {
     "run_pipeline": ["search.num_trials=1"],
@@ -33,24 +34,32 @@ EXPERIMENTS = {
     "nasnet_a_large_imagenet": "pretrain_backbone",
     "nasnet_a_cifar10": "pretrain_backbone",
 }
+
+
+def option_files(group):
+    """Return the YAML files of a config group, in the packages and in conf/."""
+    folders = [CONF, *(ROOT / package / "conf" for package in ("backbone", "search", "detection"))]
+    return sorted(path for folder in folders for path in (folder / group).glob("*.yaml"))
+
+
 CLASSIFIER_RECIPES = ("classifier", "paper", "modern")
 CHOICES = (
     [
         ("train_detector", f"{group}={path.stem}")
         for group in ("detector", "size", "logger", "data")
-        for path in sorted((CONF / group).glob("*.yaml"))
+        for path in option_files(group)
     ]
     + [
         ("search_cells", f"{group}={path.stem}")
         for group in ("space", "strategy", "reward", "executor")
-        for path in sorted((CONF / group).glob("*.yaml"))
+        for path in option_files(group)
     ]
     + [
         (
             "pretrain_backbone" if path.stem.startswith(CLASSIFIER_RECIPES) else "train_detector",
             f"recipe={path.stem}",
         )
-        for path in sorted((CONF / "recipe").glob("*.yaml"))
+        for path in option_files("recipe")
     ]
 )
 REQUIRED_BY_CHOICE = {
@@ -68,7 +77,9 @@ REQUIRED_BY_CHOICE = {
     "reward=proxy_paper": ["reward.data_root=/data"],
     "reward=table": ["reward.path=rewards.jsonl"],
 }
-for path in (CONF / "size").glob("*_*.yaml"):  # KIND_SIZE.yaml is for detectors ENGINE_KIND
+for path in (
+    p for p in option_files("size") if "_" in p.stem
+):  # KIND_SIZE.yaml is for detectors ENGINE_KIND
     kind = path.stem.rpartition("_")[0]
     detector = next(name for name in DETECTORS if name.endswith(f"_{kind}"))
     REQUIRED_BY_CHOICE[f"size={path.stem}"] = [f"detector={detector}"]

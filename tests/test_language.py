@@ -83,7 +83,8 @@ def test_identifiers_are_not_words_of_our_own(package):
 def test_settings_are_not_words_of_our_own():
     wrong = [
         f"{path.relative_to(ROOT)}: {line}"
-        for path in tracked("conf")
+        for path in tracked("conf", *PACKAGES)
+        if path.suffix == ".yaml"
         for line in path.read_text().splitlines()
         if line.split(":")[0].strip() in FORMER_NAMES
     ]

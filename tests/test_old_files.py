@@ -32,7 +32,7 @@ from search.space import SpaceConfig, build_space
 from search.strategies.evolution import EvolutionConfig
 from search.study.config import SearchConfig
 from search.study.results import read_trials
-from search.study.study import search_cells
+from search.study.study import run_search
 
 OLD = Path(__file__).parent / "fixtures/85cd897"
 EXPECTED = json.loads((OLD / "expected.json").read_text())
@@ -112,9 +112,7 @@ def test_trials_csv_is_read():
 def test_a_killed_search_is_resumed_and_ends_with_the_trials_of_the_whole_one(tmp_path):
     shutil.copytree(OLD / "killed_search", tmp_path, dirs_exist_ok=True)
     trained = []
-    result = search_cells(
-        search_config(), tmp_path, reward=proxy_accuracy(), on_trial=trained.append
-    )
+    result = run_search(search_config(), tmp_path, reward=proxy_accuracy(), on_trial=trained.append)
     assert [record.number for record in trained] == [6, 7, 8, 9]
     assert [(row["digest"], row["reward"]) for row in trials(tmp_path)] == [
         (row["digest"], row["reward"]) for row in old_trials()
@@ -129,9 +127,7 @@ def test_a_finished_search_is_not_run_again(tmp_path, has_result):
     if not has_result:
         (tmp_path / "cells.json").unlink()
     trained = []
-    result = search_cells(
-        search_config(), tmp_path, reward=proxy_accuracy(), on_trial=trained.append
-    )
+    result = run_search(search_config(), tmp_path, reward=proxy_accuracy(), on_trial=trained.append)
     record = json.loads((OLD / "search/cells.json").read_text())
     assert not trained
     assert result.genotype == Genotype.from_dict(record)
@@ -141,7 +137,7 @@ def test_a_finished_search_is_not_run_again(tmp_path, has_result):
 def test_a_finished_search_is_continued_with_more_trials(tmp_path):
     shutil.copytree(OLD / "search", tmp_path, dirs_exist_ok=True)
     trained = []
-    search_cells(
+    run_search(
         search_config(num_trials=12), tmp_path, reward=proxy_accuracy(), on_trial=trained.append
     )
     assert [record.number for record in trained] == [10, 11]

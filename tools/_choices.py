@@ -1,16 +1,19 @@
 """All choices of the command line: the packages' tables, joined and registered with Hydra.
 
-A choice is a row of its table and a YAML that starts from ``NAME_schema``, the row's config.
+A choice is a row of its table and a YAML that starts from ``NAME_schema``, the row's config. The
+YAML files are in ``conf/`` of the package that has the table, those of loggers in this folder's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 import backbone.config
@@ -20,12 +23,16 @@ from _logger_base import LoggerConfig
 from _loggers import LOGGERS
 from _rewards import REWARDS
 from backbone.config import Choice
+from backbone.presets import preset_folder
 from detection.models.config import DETECTORS
+from detection.models.sizes import fitting_size
 from search.execution import EXECUTORS
 from search.space import SpaceConfig
 from search.strategies import STRATEGIES
 
 CONFIG_DIR = Path(__file__).parents[1] / "conf"
+PACKAGES = ("backbone", "search", "detection")
+"""The packages with presets."""
 
 CHOICES: Mapping[str, Mapping[str, Choice]] = {
     "detector": DETECTORS,
@@ -59,8 +66,20 @@ RENAMED_CHOICES: Mapping[str, str] = {
 """Former ``group=option`` or ``setting=value`` -> current one."""
 
 
+class PresetSearchPath(SearchPathPlugin):
+    """Adds the presets of the packages to the folders that Hydra searches for options."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for package in PACKAGES:
+            search_path.append("nasdet", f"file://{preset_folder(package)}")
+
+
 def register_choices() -> None:
-    """Register ``small_size`` and the config of every choice, as ``NAME_schema``, with Hydra."""
+    """Register ``small_size``, the presets and the config of every choice with Hydra.
+
+    The configs are registered as ``NAME_schema``.
+    """
+    Plugins.instance().register(PresetSearchPath)
     OmegaConf.register_new_resolver("small_size", small_size, replace=True)
     store = ConfigStore.instance().store
     for group, table in CHOICES.items():
@@ -74,35 +93,11 @@ def register_choices() -> None:
 def small_size(group: str, *, _root_: Any) -> str:
     """Return the option of ``size`` for small images that fits the chosen detector.
 
-    That is ``KIND_small`` for a detector ``ENGINE_KIND`` if there is such a file
-    (``retinanet_small``), or else ``small``; or ``full``, the detector's own defaults, if the
-    detector lacks a setting of these.
-
     Args:
         group: the config group of the detector, as Hydra's defaults list names it.
         _root_: the choices so far, which Hydra passes.
     """
-    detector = _root_[group]
-    config = _detector_config(detector)
-    if config is None:
+    try:
+        return fitting_size(_root_[group], "small")
+    except ValueError:
         return "small"  # Hydra refuses the detector
-    names = {field.name for field in fields(config)}
-    for size in (f"{detector.partition('_')[2]}_small", "small"):
-        path = CONFIG_DIR / "size" / f"{size}.yaml"
-        if path.is_file() and names.issuperset(str(name) for name in OmegaConf.load(path)):
-            return size
-    return "full"
-
-
-def _detector_config(option: str) -> type[Any] | None:
-    """Return the config of the row that the YAML of a detector starts from, if there is one."""
-    path = CONFIG_DIR / "detector" / f"{option}.yaml"
-    if not path.is_file():
-        return None
-    values: Any = OmegaConf.to_container(OmegaConf.load(path))
-    for name in map(str, values.get("defaults", ())):
-        row = DETECTORS.get(name.removesuffix("_schema"))
-        config = row.config if row and name.endswith("_schema") else _detector_config(name)
-        if config is not None:
-            return config
-    return None

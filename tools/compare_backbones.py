@@ -9,80 +9,41 @@ python tools/compare_backbones.py \
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from _cli import Run, tool
 from _logger_base import LoggerConfig
 from _loggers import build_loggers, close_loggers, named_bar
-from detection.engine.config import TrainDetectorConfig
+from detection.engine.config import ComparisonConfig
 
 
 @dataclass(kw_only=True, slots=True)
-class Args:
+class Args(ComparisonConfig):
     """Settings of ``compare_backbones``."""
 
     out: str
     """The run's folder; each backbone has a folder of its own in it."""
-    backbones: list[str]
-    """Backbone specs; ``.safetensors`` files come with their weights."""
-    training: TrainDetectorConfig
-    """The detector training, the same for all; its ``backbone`` is filled in."""
-    side_px: int
-    """Side of the square image for which multiply-adds are counted."""
     logger: LoggerConfig
     """Where metrics are logged."""
-
-    def __post_init__(self) -> None:
-        if not self.backbones:
-            raise ValueError("backbones needs at least one spec")
 
 
 @tool(Args)
 def main(run: Run[Args]) -> None:
-    from backbone.io.files import write_json
-    from backbone.io.html import Table, write_page
-    from backbone.io.text_tables import text_table
-    from backbone.models.backbone import build_backbone
-    from backbone.profile.complexity import measure_cost
-    from detection.engine.train import train_detector
-    from detection.evaluation.summary import BackboneResult, comparison_rows
+    from detection.engine.comparison import run_comparison
 
-    args, out = run.args, run.out
-    # Build all first: a typo in the last spec must not show after hours of training.
-    costs = {
-        spec: measure_cost(build_backbone(spec), side_px=args.side_px) for spec in args.backbones
-    }
-    results = []
-    for number, (spec, cost) in enumerate(costs.items()):
-        folder = out / f"{number}-{re.sub(r'[^A-Za-z0-9]+', '-', spec)[-40:]}"
-        loggers = build_loggers(args.logger, folder)
-        trained = train_detector(
-            replace(args.training, backbone=spec),
-            folder,
-            loggers=[logger.lightning for logger in loggers],
-            callbacks=[named_bar(f"{spec} ({number + 1}/{len(costs)})")],
-        )
+    @contextmanager
+    def open_loggers(folder: Path) -> Iterator[Sequence[Any]]:
+        loggers = build_loggers(run.args.logger, folder)
+        yield [logger.lightning for logger in loggers]
         close_loggers(loggers)
-        results.append(
-            BackboneResult(
-                name=spec,
-                parameters=cost.parameters,
-                mult_adds=cost.mult_adds,
-                metrics=trained.metrics,
-                seconds={"detector": trained.seconds},
-            )
-        )
-    head, rows = comparison_rows(results)
-    write_json(out / "comparison.json", [result.to_dict() for result in results])
-    write_page(
-        out / "report.html",
-        title="Backbones compared",
-        lead="The same detector training on each backbone.",
-        parts=[Table("Comparison", head, rows, "AP in percent on the validation images.")],
-    )
+
+    comparison = run_comparison(run.args, run.out, open_loggers=open_loggers, bar_of=named_bar)
     run.record()
-    print(f"\n{text_table(head, rows)}\n\nreport: {out / 'report.html'}")
+    print(f"\n{comparison.text}\n\nreport: {comparison.path}")
 
 
 if __name__ == "__main__":

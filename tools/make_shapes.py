@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from _cli import Run, tool
-from _demo.config import ShapesConfig
+from detection.data.shapes.config import ShapesConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -26,7 +26,7 @@ class Args:
 
 @tool(Args)
 def main(run: Run[Args]) -> None:
-    from _demo.dataset import make_shapes_with_bar
+    from detection.data.shapes.dataset import make_shapes_with_bar
 
     make_shapes_with_bar(run.args.shapes, run.out)
     print(f"demonstration data: {run.out}")

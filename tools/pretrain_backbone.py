@@ -30,9 +30,9 @@ class Args(PretrainConfig):
 
 @tool(Args)
 def main(run: Run[Args]) -> None:
-    from backbone.training.pretrain import pretrain_backbone
+    from backbone.training.pretrain import run_pretraining
 
-    result = pretrain_backbone(run.args, run.out, loggers=run.trainer_loggers)
+    result = run_pretraining(run.args, run.out, loggers=run.trainer_loggers)
     run.finish()
     state = "already there" if result.skipped else f"{result.seconds:.0f} s"
     print(f"accuracy {100 * result.accuracy:.1f} %  ({state})")

@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING
 from omegaconf import OmegaConf
 
 from _cli import Run, tool
-from _demo.config import ShapesConfig
 from _logger_base import LoggerConfig
 from _loggers import build_loggers, close_loggers, named_bar
 from backbone.config import PretrainConfig, require_at_least
 from backbone.io.runtime import end_with_parent
+from detection.data.shapes.config import ShapesConfig
 from detection.engine.config import TrainDetectorConfig
 from search.rewards.config import ProxyConfig
 from search.study.config import SearchConfig
@@ -117,7 +117,7 @@ def main(run: Run[Args]) -> None:
 
 def make_data(config: ShapesConfig, root: Path) -> None:
     """Generate the demonstration data, unless they exist."""
-    from _demo.dataset import is_made, make_shapes_with_bar
+    from detection.data.shapes.dataset import is_made, make_shapes_with_bar
 
     if is_made(config, root):
         print("demonstration data: already there")
@@ -128,14 +128,14 @@ def make_data(config: ShapesConfig, root: Path) -> None:
 def search(run: Run[Args], out: Path) -> tuple[Path, float]:
     """Search for cells; return the file with the winner and the seconds of training."""
     from search.rewards.proxy import ProxyReward
-    from search.study.study import TrialRecord, search_cells
+    from search.study.study import TrialRecord, run_search
 
     def log(trial: TrialRecord) -> None:
         if trial.reward is not None:
             run.log_metrics({"reward": trial.reward}, step=trial.number)
 
     reward = ProxyReward(run.args.reward)
-    result = search_cells(run.args.search, out, reward=reward, on_trial=log)
+    result = run_search(run.args.search, out, reward=reward, on_trial=log)
     print_stage("search", result.describe(), result.seconds, skipped=result.skipped)
     run.log_images("cells", [out / "cells.png"])
     return result.path, result.seconds
@@ -227,14 +227,14 @@ def train(
     """Pretrain a backbone, train a detector on it and return the result."""
     from backbone.models.backbone import build_backbone
     from backbone.profile.complexity import measure_cost
-    from backbone.training.pretrain import pretrain_backbone
-    from detection.engine.train import train_detector
+    from backbone.training.pretrain import run_pretraining
+    from detection.engine.train import run_training
     from detection.engine.visualize import draw_showcase
     from detection.evaluation.summary import BackboneResult, headline
 
     name, spec, out = run.name, run.spec, run.out
     lightning_loggers = [logger.lightning for logger in loggers]
-    pretrained = pretrain_backbone(
+    pretrained = run_pretraining(
         replace(args.pretrain, backbone=spec),
         out / "pretrain",
         loggers=lightning_loggers,
@@ -243,7 +243,7 @@ def train(
     accuracy = f"accuracy {100 * pretrained.accuracy:.1f} %"
     print_stage(f"pretrain {name}", accuracy, pretrained.seconds, skipped=pretrained.skipped)
     training = replace(args.training, backbone=str(pretrained.path))
-    detector = train_detector(
+    detector = run_training(
         training, out / "detector", loggers=lightning_loggers, callbacks=callbacks
     )
     picture = out / "detections.png"

@@ -55,7 +55,7 @@ class Args(SearchConfig):
 def main(run: Run[Args]) -> None:
     from _rewards import build_reward, build_score
     from search.analysis.report import write_report
-    from search.study.study import search_cells, search_control
+    from search.study.study import run_search, search_control
 
     def log(trial: TrialRecord) -> None:
         if trial.reward is not None:
@@ -64,7 +64,7 @@ def main(run: Run[Args]) -> None:
     args, out = run.args, run.out
     reward = build_reward(args.reward)
     score = build_score(args.zero_cost, args.reward)
-    result = search_cells(args, out, reward=reward, score=score, on_trial=log)
+    result = run_search(args, out, reward=reward, score=score, on_trial=log)
     searches = {"search": [out]}
     if args.control:
         searches["random control"] = [search_control(args, out, reward=reward).path.parent]

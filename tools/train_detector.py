@@ -37,14 +37,14 @@ class Args(TrainDetectorConfig):
 
 @tool(Args)
 def main(run: Run[Args]) -> None:
-    from detection.engine.train import train_detector
+    from detection.engine.train import run_training
     from detection.engine.visualize import draw_showcase
     from detection.evaluation.summary import describe_metrics, headline
 
     args, out = run.args, run.out
     if args.dry_run:
         sys.exit(try_training(args))
-    result = train_detector(args, out, loggers=run.trainer_loggers)
+    result = run_training(args, out, loggers=run.trainer_loggers)
     if global_rank() == 0:
         picture = draw_showcase(result.path, result.val, out / "detections.png")
         run.log_metrics(headline(result.metrics))

@@ -52,7 +52,7 @@ def read_image(path: str | Path, *, size: tuple[int, int] | None = None) -> Tens
             file.load()
             upright = ImageOps.exif_transpose(file)
             image = file if upright.size != size == file.size else upright
-            pixels = np.array(_to_rgb(image))
+            pixels = image_tensor(image)
     except FileNotFoundError:
         raise
     except (
@@ -63,12 +63,21 @@ def read_image(path: str | Path, *, size: tuple[int, int] | None = None) -> Tens
         Image.DecompressionBombError,
     ) as error:
         raise ValueError(f"cannot read image {path}: {error}") from error
-    if size is not None and pixels.shape[1::-1] != tuple(size):
+    height, width = pixels.shape[-2:]
+    if size is not None and (width, height) != tuple(size):
         raise ValueError(
-            f"image {path} is {pixels.shape[1]} x {pixels.shape[0]} pixels, "
-            f"but {size[0]} x {size[1]} in its annotations"
+            f"image {path} is {width} x {height} pixels, but {size[0]} x {size[1]} in its "
+            "annotations"
         )
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return pixels
+
+
+def image_tensor(image: Image.Image) -> Tensor:
+    """Return a PIL image of any mode as RGB, (3, H, W) uint8; see ``read_image``.
+
+    Its EXIF rotation is not applied.
+    """
+    return torch.from_numpy(np.array(_to_rgb(image))).permute(2, 0, 1).contiguous()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -51,7 +51,7 @@ class PretrainResult:
     """Whether the file existed already, made from the same inputs."""
 
 
-def pretrain_backbone(
+def run_pretraining(
     config: PretrainConfig,
     out_dir: Path,
     *,

@@ -1,4 +1,4 @@
-"""Configuration of detector training. Importing this module does not import torch."""
+"""Configuration of detector trainings. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -39,3 +39,19 @@ class TrainDetectorConfig:
     """Lightning's precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``."""
     accelerator: str = "auto"
     """Lightning's accelerator: ``auto``, ``cpu`` or ``gpu``."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ComparisonConfig:
+    """Settings of a comparison: the same detector training on several backbones."""
+
+    backbones: list[str]
+    """Backbone specs; ``.safetensors`` files come with their weights."""
+    training: TrainDetectorConfig
+    """The detector training, the same for all; its ``backbone`` is filled in."""
+    side_px: int
+    """Side of the square image for which multiply-adds are counted."""
+
+    def __post_init__(self) -> None:
+        if not self.backbones:
+            raise ValueError("backbones needs at least one spec")

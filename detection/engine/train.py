@@ -70,7 +70,7 @@ class DetectorResult:
     """Whether the files were already there, from the same settings and inputs."""
 
 
-def train_detector(
+def run_training(
     config: TrainDetectorConfig,
     out_dir: Path,
     *,

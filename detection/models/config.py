@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from backbone.config import Choice, require_at_least, require_choice
+from backbone.presets import Preset
 
 NECKS = ("fpn", "c4")
 FPN_NORMS = ("none", "batch")
@@ -19,8 +21,11 @@ RENAMED_NECKS = {"none": "c4"}
 
 
 @dataclass(kw_only=True, slots=True)
-class DetectorConfig:
+class DetectorConfig(Preset):
     """Settings that every detector has. The type of a config selects the detector."""
+
+    preset_group: ClassVar[str] = "detection/detector"
+    preset_table: ClassVar[str] = "detection.models.config:DETECTORS"
 
     frozen_stages: int = 0
     """Number of backbone stages without gradients: 0 for none, 1 for the stem, 2 up to c2, ...

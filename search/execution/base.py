@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+from backbone.presets import Preset
 from search.execution.worker import Outcome, Task
 
 MAX_ATTEMPTS = 3
@@ -14,8 +15,11 @@ MAX_ATTEMPTS = 3
 
 
 @dataclass(kw_only=True, slots=True)
-class ExecutorConfig:
+class ExecutorConfig(Preset):
     """Base of all executor configs; the base itself runs trials in the process of the search."""
+
+    preset_group: ClassVar[str] = "search/executor"
+    preset_table: ClassVar[str] = "search.execution:EXECUTORS"
 
 
 class Executor(Protocol):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from backbone.config import MIN_SIDE_PX, MIN_WIDTH, STEMS, require_at_least
+from backbone.presets import Preset
 from search.space import SpaceConfig
 
 COST_MEASURES = ("none", "mult_adds", "parameters", "latency_ms")
@@ -13,8 +15,11 @@ ZERO_COST_SCORES = ("synflow", "naswot", "grad_norm", "snip", "num_parameters")
 
 
 @dataclass(kw_only=True, slots=True)
-class RewardConfig:
+class RewardConfig(Preset):
     """Base class of reward configs; the subclass selects the reward."""
+
+    preset_group: ClassVar[str] = "search/reward"
+    preset_table: ClassVar[str] = "search.rewards:REWARDS"
 
 
 @dataclass(kw_only=True, slots=True)

@@ -16,12 +16,16 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from backbone.presets import Preset
 from search.space import SearchSpace
 
 
 @dataclass(kw_only=True, slots=True)
-class StrategyConfig:
+class StrategyConfig(Preset):
     """Base of all strategy configs; the subclass selects the sampler."""
+
+    preset_group: ClassVar[str] = "search/strategy"
+    preset_table: ClassVar[str] = "search.strategies:STRATEGIES"
 
     supports_multi_objective: ClassVar[bool] = True
     """Whether the strategy can maximize the reward and minimize the cost at the same time."""

@@ -29,12 +29,12 @@ from search.study.results import SearchResult, write_results
 from search.study.storage import JOURNAL_NAME, exclusive_lock, open_storage
 from search.study.trials import Objective, TrialRecord
 
-__all__ = ["SearchResult", "TrialRecord", "search_cells", "search_control"]
+__all__ = ["SearchResult", "TrialRecord", "run_search", "search_control"]
 
 logger = logging.getLogger(__name__)
 
 
-def search_cells(
+def run_search(
     config: SearchConfig,
     out_dir: Path,
     *,
@@ -102,14 +102,14 @@ def search_control(config: SearchConfig, out_dir: Path, *, reward: Reward) -> Se
     """Run a random search with the budget of ``config`` in ``out_dir``/control.
 
     The difference to a strategy's best reward is due to the strategy and not to the number of
-    trials. See ``search_cells``.
+    trials. See ``run_search``.
     """
     cost = replace(config.cost, front=False)
     control = SearchConfig(
         **{f.name: getattr(config, f.name) for f in fields(SearchConfig)}
         | {"strategy": RandomConfig(), "cost": cost, "pruning": PruningConfig()}
     )
-    return search_cells(control, out_dir / "control", reward=reward)
+    return run_search(control, out_dir / "control", reward=reward)
 
 
 def open_study(

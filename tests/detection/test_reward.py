@@ -13,7 +13,7 @@ from backbone.training.images import read_image
 from detection.config import DetectionDataConfig, DetectorRecipe
 from detection.data.dataset import load_split
 from detection.engine.config import TrainDetectorConfig
-from detection.engine.train import train_detector
+from detection.engine.train import run_training
 from detection.engine.train_step import training_steps
 from detection.evaluation.metrics import compute_coco_metrics
 from detection.models.checkpoint import load_detector
@@ -132,7 +132,7 @@ def test_the_steps_are_those_of_a_training_of_the_detector(config, tmp_path):
         seed=5,
         accelerator="cpu",
     )
-    trained, _ = load_detector(train_detector(training, tmp_path / "run").path)
+    trained, _ = load_detector(run_training(training, tmp_path / "run").path)
 
     reward = DetectionReward(config)
     train, _ = reward._splits

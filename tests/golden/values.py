@@ -19,11 +19,11 @@ from backbone.cells.published import PUBLISHED
 from backbone.config import ClassifierRecipe, PretrainConfig
 from backbone.models.backbone import BackboneSpec, build_backbone
 from backbone.profile.complexity import measure_cost
-from backbone.training.pretrain import pretrain_backbone
+from backbone.training.pretrain import run_pretraining
 from detection.config import DetectionDataConfig, DetectorRecipe
 from detection.data.coco import GroundTruth
 from detection.engine.config import TrainDetectorConfig
-from detection.engine.train import train_detector
+from detection.engine.train import run_training
 from detection.evaluation.report import ReportOptions, analyze_detections
 from detection.evaluation.tables import DetectionTable
 from detection.models.config import (
@@ -44,7 +44,7 @@ from search.strategies.evolution import EvolutionConfig
 from search.strategies.optuna import NsgaConfig, TpeConfig
 from search.strategies.random import RandomConfig
 from search.study.config import SearchConfig
-from search.study.study import search_cells
+from search.study.study import run_search
 
 SPACE = SpaceConfig(
     operations=["identity", "conv_1x1", "sep_conv_3x3", "max_pool_3x3"], num_blocks=2
@@ -125,7 +125,7 @@ def pretraining(data, out):
             recipe=ClassifierRecipe(**recipe), stem="imagenet",
         )  # fmt: skip
         recorder = Recorder()
-        result = pretrain_backbone(config, out / name, callbacks=[recorder])
+        result = run_pretraining(config, out / name, callbacks=[recorder])
         yield f"pretraining {name}: losses", recorder.losses
         yield f"pretraining {name}: accuracy", result.accuracy
 
@@ -149,7 +149,7 @@ def detector_training(data, out):
             recipe=DetectorRecipe(**PLAIN | changes), accelerator="cpu",
         )  # fmt: skip
         recorder = Recorder()
-        result = train_detector(config, out / name.replace(" ", "_"), callbacks=[recorder])
+        result = run_training(config, out / name.replace(" ", "_"), callbacks=[recorder])
         yield f"detector {name}: losses", recorder.losses
         yield f"detector {name}: AP", result.metrics.ap
 
@@ -215,7 +215,7 @@ def searches(data, out):
             cost=cost,
         )  # fmt: skip
         trials = []
-        result = search_cells(config, out / f"search_{name}", reward=reward, on_trial=trials.append)
+        result = run_search(config, out / f"search_{name}", reward=reward, on_trial=trials.append)
         genotype = Genotype.load(result.path)
         yield f"search {name}: genotypes", [t.architecture.digest for t in trials]
         yield f"search {name}: rewards", [t.reward for t in trials]

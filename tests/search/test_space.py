@@ -111,7 +111,7 @@ PRESETS = {
 @pytest.mark.parametrize("name", PRESETS)
 def test_other_papers_spaces_hold_their_published_cells(name):
     num_operations, num_decisions, published = PRESETS[name]
-    settings = yaml.safe_load((ROOT / "conf" / "space" / f"{name}.yaml").read_text())
+    settings = yaml.safe_load((ROOT / "search" / "conf" / "space" / f"{name}.yaml").read_text())
     del settings["defaults"]
     space = build_space(SpaceConfig(**settings))
     assert (len(space.operations), len(space.choices)) == (num_operations, num_decisions)

@@ -15,7 +15,6 @@ import _loggers
 import all_tools
 import search.strategies
 from backbone.config import Choice
-from detection.models.config import DETECTORS, DetectorConfig
 from search.randomness import stream
 
 STRATEGY = '''
@@ -100,6 +99,7 @@ def _dummies(tmp_path, monkeypatch):
     monkeypatch.setattr(_choices, "CHOICES", tables)
     conf = tmp_path / "conf"
     shutil.copytree(all_tools.ROOT / "conf", conf)
+    (conf / "strategy").mkdir()  # beside the package's own strategies
     (conf / "strategy" / "dummy.yaml").write_text("defaults: [dummy_schema]\n")
     (conf / "logger" / "dummy.yaml").write_text("defaults: [dummy_schema]\n")
     monkeypatch.setattr(_cli, "CONFIG_DIR", conf)
@@ -135,17 +135,8 @@ def test_a_new_strategy_and_a_new_logger_are_chosen_by_name(images, tmp_path, mo
         ("torchvision", "small"),
         ("detectron2_paper", "small"),
         ("torchvision_retinanet", "retinanet_small"),
-        ("torchvision_anchorless", "full"),
         ("unknown", "small"),
     ],
 )
-def test_a_small_size_fits_the_settings_of_the_detector(detector, size, tmp_path, monkeypatch):
-    conf = tmp_path / "conf"
-    shutil.copytree(all_tools.ROOT / "conf", conf)
-    (conf / "detector" / "torchvision_anchorless.yaml").write_text(
-        "defaults: [torchvision_anchorless_schema]\n"
-    )
-    row = Choice(DetectorConfig, "nowhere:Nothing")
-    monkeypatch.setattr(_choices, "CONFIG_DIR", conf)
-    monkeypatch.setattr(_choices, "DETECTORS", {**DETECTORS, "torchvision_anchorless": row})
+def test_a_small_size_fits_the_settings_of_the_detector(detector, size):
     assert _choices.small_size("detector", _root_={"detector": detector}) == size

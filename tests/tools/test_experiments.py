@@ -9,7 +9,7 @@ from detection.data.coco import CocoTable
 from detection.data.convert.convert import convert_annotations
 from detection.data.convert.formats import ConversionConfig
 from detection.engine.evaluate import detect_with_file, save_results_file
-from detection.engine.train import train_detector
+from detection.engine.train import run_training
 from detection.evaluation.report import ReportOptions
 
 SIDE = 64
@@ -58,7 +58,7 @@ def trained(experiment, root, out, *changes):
     """Train an experiment briefly; return its settings, detections and scorer."""
     overrides = [f"experiment={experiment}", f"data.root={root}", *SHORT, *changes]
     settings = all_tools.settings("train_detector", *overrides)
-    weights = train_detector(settings, out).path
+    weights = run_training(settings, out).path
     annotations = CocoTable.load(root / "annotations" / "instances_val.json")
     results = detect_with_file(weights, annotations, root / "val", batch_size=2)
     scored = save_results_file(weights, results, annotations, root / "val", out)

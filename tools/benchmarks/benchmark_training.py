@@ -172,7 +172,7 @@ def nasdet_entry(training: TrainDetectorConfig, out: Path) -> Entry:
     """Return ``train_detector`` as an entry, with its progress bar; it evaluates one image."""
     from lightning.pytorch.callbacks import Callback
 
-    from detection.engine.train import train_detector
+    from detection.engine.train import run_training
 
     class Clock(Callback):
         def __init__(self) -> None:
@@ -191,7 +191,7 @@ def nasdet_entry(training: TrainDetectorConfig, out: Path) -> Entry:
             val_annotations=str(write_one_image(training, folder)),
             val_images=training.data.train_images,
         )
-        train_detector(replace(training, data=data), folder, callbacks=[clock])
+        run_training(replace(training, data=data), folder, callbacks=[clock])
         shutil.rmtree(folder)
         return clock.times, clock.loss
 

@@ -17,20 +17,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra import compose
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 sys.path.append(str(Path(__file__).parents[1]))  # modules that all tools share
 
-from _choices import CONFIG_DIR
 from _cli import Run, tool
 from backbone.config import require_at_least
+from search.strategies.base import StrategyConfig
 
 if TYPE_CHECKING:
     from search.analysis.replay import Efficiency, Replay
     from search.rewards.tabular import TableReward
-    from search.strategies.base import StrategyConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -116,18 +111,14 @@ def named_strategy(entry: Any) -> tuple[str, StrategyConfig]:
     changes: Any = {}
     if isinstance(entry, dict) and len(entry) == 1:
         ((name, changes),) = entry.items()
-    choices = sorted(path.stem for path in (CONFIG_DIR / "strategy").glob("*.yaml"))
+    choices = StrategyConfig.preset_names()
     if name not in choices:
         raise ValueError(f"there is no strategy {name!r}; choose from {choices}")
     if not isinstance(changes, dict):
         raise ValueError(
             f"strategies: {name} needs settings such as {{batch_size: 10}}, not {changes!r}"
         )
-    try:
-        config = OmegaConf.merge(compose(f"strategy/{name}").strategy, changes)
-        strategy: StrategyConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
-    except OmegaConfBaseException as error:
-        raise ValueError(f"strategies, {entry}: {str(error).splitlines()[0]}") from None
+    strategy = StrategyConfig.preset(name, **changes)
     return " ".join([name, *(f"{key}={value}" for key, value in changes.items())]), strategy
 
 

@@ -23,7 +23,7 @@ from backbone.training.images import load_image_set
 from backbone.training.module import ClassifierModule, build_schedule
 from backbone.training.optim import build_optimizer
 from backbone.training.preflight import Forecast
-from backbone.training.pretrain import pretrain_backbone
+from backbone.training.pretrain import run_pretraining
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def config(image_root, **changes):
 
 
 def test_a_pretrained_backbone_is_a_spec_and_has_a_provenance_record(image_root, tmp_path):
-    result = pretrain_backbone(config(image_root), tmp_path)
+    result = run_pretraining(config(image_root), tmp_path)
     backbone = build_backbone(str(result.path))
     assert torch.isfinite(backbone.eval()(torch.rand(1, 3, 64, 64))["c5"]).all()
     metadata = read_metadata(result.path)
@@ -77,8 +77,8 @@ def test_a_pretrained_backbone_is_a_spec_and_has_a_provenance_record(image_root,
 
 
 def test_a_grayscale_backbone_is_loaded_as_one(image_root, tmp_path):
-    in_color = pretrain_backbone(config(image_root), tmp_path)
-    result = pretrain_backbone(config(image_root, grayscale=True), tmp_path)
+    in_color = run_pretraining(config(image_root), tmp_path)
+    result = run_pretraining(config(image_root, grayscale=True), tmp_path)
     assert not result.skipped
     assert load_backbone(result.path).grayscale
     assert build_backbone(str(result.path), grayscale=False).grayscale
@@ -86,23 +86,23 @@ def test_a_grayscale_backbone_is_loaded_as_one(image_root, tmp_path):
 
 
 def test_a_finished_training_is_skipped_unless_its_inputs_change(image_root, tmp_path):
-    first = pretrain_backbone(config(image_root), tmp_path)
+    first = run_pretraining(config(image_root), tmp_path)
     written = first.path.stat().st_mtime_ns
-    again = pretrain_backbone(config(image_root), tmp_path)
+    again = run_pretraining(config(image_root), tmp_path)
     assert (first.skipped, again.skipped) == (False, True)
     assert again.path.stat().st_mtime_ns == written
     assert again.accuracy == first.accuracy
-    assert not pretrain_backbone(config(image_root, seed=1), tmp_path).skipped
+    assert not run_pretraining(config(image_root, seed=1), tmp_path).skipped
 
 
 def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(
     image_root, tmp_path, interruption
 ):
-    whole = pretrain_backbone(config(image_root), tmp_path / "whole")
+    whole = run_pretraining(config(image_root), tmp_path / "whole")
     with interruption(ClassifierModule, at=lambda m, index: m.current_epoch == 1 and index == 2):
-        pretrain_backbone(config(image_root), tmp_path / "parts")
+        run_pretraining(config(image_root), tmp_path / "parts")
     assert list((tmp_path / "parts").glob("*.ckpt"))
-    resumed = pretrain_backbone(config(image_root), tmp_path / "parts")
+    resumed = run_pretraining(config(image_root), tmp_path / "parts")
     one, other = load_backbone(whole.path).state_dict(), load_backbone(resumed.path).state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -129,7 +129,7 @@ import json, os, signal, sys
 from pathlib import Path
 from lightning.pytorch.callbacks import Callback
 from backbone.config import ClassifierRecipe, PretrainConfig
-from backbone.training.pretrain import pretrain_backbone
+from backbone.training.pretrain import run_pretraining
 
 root, out, losses, kill_at, recipe = sys.argv[1:]
 
@@ -140,7 +140,7 @@ class Log(Callback):
         if trainer.global_step == int(kill_at):
             os.kill(os.getpid(), signal.SIGKILL)
 
-pretrain_backbone(
+run_pretraining(
     PretrainConfig(
         backbone="nasnet_a:1@96", data_root=root, accelerator="cpu",
         recipe=ClassifierRecipe(**json.loads(recipe)),
@@ -193,7 +193,7 @@ def test_averaged_weights_are_validated_and_saved(image_root, tmp_path):
             self.validated = module.classifier.backbone.body.cells[0].align_newer[1].weight.clone()
 
     watch = Watch()
-    result = pretrain_backbone(
+    result = run_pretraining(
         config(image_root, recipe=recipe(epochs=1, ema_decay=0.5)), tmp_path, callbacks=[watch]
     )
     average = seen[0]
@@ -234,12 +234,12 @@ def test_drop_path_follows_its_schedule_and_is_for_cells(image_root, tmp_path):
             rates.append(module.classifier.backbone.body.cells[-1].drop_path)
 
     dropping = recipe(epochs=2, drop_path_keep_prob=0.6)
-    pretrain_backbone(config(image_root, recipe=dropping), tmp_path, callbacks=[Watch()])
+    run_pretraining(config(image_root, recipe=dropping), tmp_path, callbacks=[Watch()])
     assert rates == pytest.approx([0.4 * step / 12 for step in range(12)])
     with pytest.raises(
         ValueError, match="drop_path_keep_prob is for cells, not for timm:lcnet_035"
     ):
-        pretrain_backbone(
+        run_pretraining(
             config(image_root, recipe=dropping, backbone="timm:lcnet_035"), tmp_path / "timm"
         )
 
@@ -256,17 +256,17 @@ def test_images_of_any_size_are_cropped_to_one(tmp_path):
                     folder / f"{index}.png"
                 )
     crops = recipe(epochs=1, batch_size=4, image_side_px=32, random_crop_min_area=0.1)
-    result = pretrain_backbone(config(tmp_path / "images", recipe=crops), tmp_path / "out")
+    result = run_pretraining(config(tmp_path / "images", recipe=crops), tmp_path / "out")
     assert 0 <= result.accuracy <= 1
 
 
 def test_small_images_can_have_the_cifar_stem(image_root, tmp_path):
-    result = pretrain_backbone(
+    result = run_pretraining(
         config(image_root, stem="cifar", recipe=recipe(epochs=1, auxiliary_weight=0.4)), tmp_path
     )
     backbone = load_backbone(result.path)
     assert backbone.strides == {"c0": 1, "c1": 2, "c2": 4}
-    assert not pretrain_backbone(
+    assert not run_pretraining(
         config(image_root, recipe=recipe(epochs=1, auxiliary_weight=0.4)), tmp_path
     ).skipped
 
@@ -274,12 +274,12 @@ def test_small_images_can_have_the_cifar_stem(image_root, tmp_path):
 def test_a_training_that_does_not_fit_into_memory_does_not_start(image_root, tmp_path, monkeypatch):
     monkeypatch.setattr("backbone.training.preflight.available_bytes", lambda _: 0)
     with pytest.raises(ValueError, match="GiB are available; use"):
-        pretrain_backbone(config(image_root), tmp_path / "out")
+        run_pretraining(config(image_root), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_metrics_have_the_predicted_and_the_actual_cost(image_root, tmp_path, capsys):
-    pretrain_backbone(config(image_root), tmp_path)
+    run_pretraining(config(image_root), tmp_path)
     assert capsys.readouterr().out.startswith("preflight: ")
     record = json.loads((tmp_path / "metrics.json").read_text())["preflight"]
     for kind in ("predicted", "actual"):
@@ -290,10 +290,10 @@ def test_metrics_have_the_predicted_and_the_actual_cost(image_root, tmp_path, ca
 def test_the_preflight_changes_neither_weights_nor_random_generators(
     image_root, tmp_path, monkeypatch
 ):
-    one = pretrain_backbone(config(image_root, recipe=recipe(epochs=1)), tmp_path / "one")
+    one = run_pretraining(config(image_root, recipe=recipe(epochs=1)), tmp_path / "one")
     nothing = Forecast(0, 1, 1.0, 1)
     monkeypatch.setattr("backbone.training.pretrain.forecast_pretraining", lambda *_, **__: nothing)
-    other = pretrain_backbone(config(image_root, recipe=recipe(epochs=1)), tmp_path / "other")
+    other = run_pretraining(config(image_root, recipe=recipe(epochs=1)), tmp_path / "other")
     weights, same = (load_backbone(r.path).state_dict() for r in (one, other))
     assert all(torch.equal(weights[name], same[name]) for name in weights)
 
@@ -324,25 +324,25 @@ def test_seconds_are_summed_over_the_runs_of_a_resumed_training(
 
     watch = Watch()
     with interruption(ClassifierModule, at=lambda m, index: m.current_epoch == 1 and index == 2):
-        pretrain_backbone(config(image_root), tmp_path, callbacks=[watch])
+        run_pretraining(config(image_root), tmp_path, callbacks=[watch])
     saved = elapsed[-1]
-    result = pretrain_backbone(config(image_root), tmp_path, callbacks=[watch])
+    result = run_pretraining(config(image_root), tmp_path, callbacks=[watch])
     resumed = elapsed[2]
     assert 0 < saved <= resumed < result.seconds
     assert result.seconds == json.loads((tmp_path / "metrics.json").read_text())["seconds"]
-    assert pretrain_backbone(config(image_root), tmp_path).seconds == result.seconds
+    assert run_pretraining(config(image_root), tmp_path).seconds == result.seconds
 
 
 TWO_PROCESSES = """
 import sys
 from pathlib import Path
 from backbone.config import ClassifierRecipe, PretrainConfig
-from backbone.training.pretrain import pretrain_backbone
+from backbone.training.pretrain import run_pretraining
 
 recipe = ClassifierRecipe(
     epochs=1, batch_size=5, optimizer="sgd", learning_rate=0.05, weight_decay=0.0, crop_padding_px=0
 )
-pretrain_backbone(
+run_pretraining(
     PretrainConfig(
         backbone="nasnet_a:1@96", norm="group", data_root=sys.argv[1], accelerator="cpu",
         recipe=recipe,
@@ -382,5 +382,5 @@ def test_classes_that_differ_between_the_splits_are_refused(image_root, tmp_path
         folder.mkdir(parents=True)
         Image.new("RGB", (32, 32)).save(folder / "0.png")
     with pytest.raises(ValueError, match="train has the classes"):
-        pretrain_backbone(config(tmp_path), tmp_path / "out")
+        run_pretraining(config(tmp_path), tmp_path / "out")
     assert not (tmp_path / "out").exists()

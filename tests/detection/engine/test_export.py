@@ -14,7 +14,7 @@ from detection.data.coco import CocoTable
 from detection.data.dataset import load_split
 from detection.engine import export
 from detection.engine.export import OneImage, export_detector
-from detection.engine.train import train_detector
+from detection.engine.train import run_training
 from detection.models.checkpoint import load_detector
 from detection.models.config import Detectron2FasterRCNNConfig
 
@@ -27,7 +27,7 @@ DOCS = Path(__file__).parents[3] / "docs" / "predict.md"
 def trained(config, tmp_path_factory):
     settings = config()
     settings.detector.score_threshold = 0.0
-    return settings, train_detector(settings, tmp_path_factory.mktemp("detector")).path
+    return settings, run_training(settings, tmp_path_factory.mktemp("detector")).path
 
 
 def export_to(out, trained, file_format="onnx"):

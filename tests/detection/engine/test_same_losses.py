@@ -11,7 +11,7 @@ from PIL import Image
 from _reference_detector import reference_steps
 from detection.config import DetectionDataConfig, DetectorRecipe
 from detection.engine.config import TrainDetectorConfig
-from detection.engine.train import train_detector
+from detection.engine.train import run_training
 from detection.models.config import Detectron2FasterRCNNConfig, TorchvisionFasterRCNNConfig
 from small_detectors import C4, SMALL
 
@@ -88,7 +88,7 @@ def test_twenty_losses_of_detectron2_s_loop_and_ours_are_the_same(options, data_
     pytest.importorskip("detection.models.detectron2.parts")
     config = settings(data_root, Detectron2FasterRCNNConfig(**SMALL | options))
     recorder = Recorder()
-    train_detector(config, tmp_path, callbacks=[recorder])
+    run_training(config, tmp_path, callbacks=[recorder])
     theirs = list(reference_steps(config, memory_format=torch.channels_last))
     assert len(theirs) == len(recorder.losses) == STEPS
     assert np.ptp(theirs) > 0.1
@@ -102,7 +102,7 @@ def test_torchvision_s_loop_starts_with_our_losses(data_root, tmp_path):
     config = settings(data_root, TorchvisionFasterRCNNConfig(**SMALL))
     config.recipe.iterations = 5
     recorder = Recorder()
-    train_detector(config, tmp_path, callbacks=[recorder])
+    run_training(config, tmp_path, callbacks=[recorder])
     theirs = list(reference_steps(config, memory_format=torch.channels_last))
     assert theirs[0] == pytest.approx(recorder.losses[0], abs=1e-5)
     assert theirs[-1] == pytest.approx(recorder.losses[-1], rel=0.2)

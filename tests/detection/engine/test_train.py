@@ -17,7 +17,7 @@ from detection.data.coco import CocoTable
 from detection.data.dataset import load_split
 from detection.data.transforms import resize_image
 from detection.engine.evaluate import detect_with_file
-from detection.engine.train import DetectorModule, train_detector
+from detection.engine.train import DetectorModule, run_training
 from detection.engine.train_step import scale_recipe
 from detection.engine.visualize import draw_showcase
 from detection.models.checkpoint import load_detector
@@ -25,7 +25,7 @@ from detection.models.torchvision.faster_rcnn import TorchvisionFasterRCNN
 
 
 def test_training_leaves_a_detector_results_and_metrics_that_agree(config, tmp_path):
-    result = train_detector(config(), tmp_path)
+    result = run_training(config(), tmp_path)
     detector, info = load_detector(result.path)
     assert (info.class_names, info.category_ids) == (("red", "green"), (3, 7))
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -49,7 +49,7 @@ def test_a_training_with_evaluations_and_a_showcase_reads_each_annotation_file_o
 
     monkeypatch.setattr(coco_file, "read_bytes", counted)
     settings = config(recipe=replace(config().recipe, evaluate_every=2))
-    result = train_detector(settings, tmp_path)
+    result = run_training(settings, tmp_path)
     draw_showcase(result.path, result.val, tmp_path / "detections.png")
     assert len(read_metadata(result.path)["evaluations"]) == 3
     assert reads == {"train.json": 1, "val.json": 1}
@@ -63,12 +63,12 @@ def test_objects_that_cannot_be_scored_are_named_before_the_training_starts(
     (tmp_path / "val.json").write_text(json.dumps(data))
     settings = replace(config().data, val_annotations=str(tmp_path / "val.json"))
     with pytest.raises(ValueError, match=r"val\.json: annotation 1 has area null"):
-        train_detector(config(data=settings), tmp_path / "out")
+        run_training(config(data=settings), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_detector_is_not_held_against_other_names_of_its_classes_ids(config, data_root, tmp_path):
-    path = train_detector(config(), tmp_path).path
+    path = run_training(config(), tmp_path).path
     data = json.loads((data_root / "val.json").read_text())
     for category, name in zip(data["categories"], ("green", "red"), strict=True):
         category["name"] = name
@@ -83,39 +83,39 @@ def test_a_missing_image_is_named_before_the_training_starts(config, data_root, 
     (tmp_path / "data" / "train" / "5.png").unlink()
     data = replace(config().data, root=str(tmp_path / "data"))
     with pytest.raises(FileNotFoundError, match=r"1 of 5 images of .* first '5\.png'"):
-        train_detector(config(data=data), tmp_path / "out")
+        run_training(config(data=data), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_one_sentence(config, tmp_path):
     with pytest.raises(ValueError, match="'gpu' is not available: torch finds no GPU here"):
-        train_detector(config(accelerator="gpu"), tmp_path)
+        run_training(config(accelerator="gpu"), tmp_path)
 
 
 def test_it_is_made_once_and_again_when_anything_differs(config, tmp_path):
-    first = train_detector(config(), tmp_path)
-    again = train_detector(config(), tmp_path)
+    first = run_training(config(), tmp_path)
+    again = run_training(config(), tmp_path)
     assert (first.skipped, again.skipped) == (False, True)
     assert again.metrics.ap == first.metrics.ap
-    assert not train_detector(config(seed=1), tmp_path).skipped
+    assert not run_training(config(seed=1), tmp_path).skipped
 
 
 def test_only_the_evaluation_is_done_again_if_only_that_is_missing(config, tmp_path, monkeypatch):
-    first = train_detector(config(), tmp_path)
+    first = run_training(config(), tmp_path)
     (tmp_path / "metrics.json").unlink()
     monkeypatch.setattr(DetectorModule, "training_step", lambda *_: pytest.fail("trained again"))
-    assert train_detector(config(), tmp_path).metrics.ap == first.metrics.ap
+    assert run_training(config(), tmp_path).metrics.ap == first.metrics.ap
 
 
 def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
     config, tmp_path, interruption
 ):
-    whole = train_detector(config(), tmp_path / "whole")
+    whole = run_training(config(), tmp_path / "whole")
     with interruption(DetectorModule, at=lambda module, _: module.global_step == 3):
-        train_detector(config(), tmp_path / "parts")
+        run_training(config(), tmp_path / "parts")
     assert list((tmp_path / "parts").glob("*.ckpt"))
-    resumed = train_detector(config(), tmp_path / "parts")
+    resumed = run_training(config(), tmp_path / "parts")
     one = load_detector(whole.path)[0].state_dict()
     other = load_detector(resumed.path)[0].state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -129,7 +129,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_images(
         lambda *_: {"loss": torch.tensor(float("nan"), requires_grad=True)},
     )
     with pytest.raises(FloatingPointError, match=r"loss is nan at step 0 on images \[\d, \d\]"):
-        train_detector(config(), tmp_path)
+        run_training(config(), tmp_path)
     assert not (tmp_path / "detector.safetensors").exists()
 
 
@@ -222,10 +222,10 @@ def same_weights(one, other):
 
 
 def test_averages_evaluations_and_accumulation_go_on_exactly_too(config, tmp_path, interruption):
-    whole = train_detector(ambitious(config), tmp_path / "whole")
+    whole = run_training(ambitious(config), tmp_path / "whole")
     with interruption(DetectorModule, at=lambda module, _: module.global_step == 5):
-        train_detector(ambitious(config), tmp_path / "parts")
-    resumed = train_detector(ambitious(config), tmp_path / "parts")
+        run_training(ambitious(config), tmp_path / "parts")
+    resumed = run_training(ambitious(config), tmp_path / "parts")
     assert same_weights(whole.path, resumed.path)
     histories = [read_metadata(result.path)["evaluations"] for result in (whole, resumed)]
     assert histories[0] == histories[1]
@@ -248,11 +248,11 @@ def aps(monkeypatch):
 
 def test_the_weights_with_the_best_ap_are_written(config, tmp_path, aps):
     plain = {"evaluate_every": 0, "ema_decay": 0.0}
-    early = train_detector(
+    early = run_training(
         ambitious(config, **plain | {"iterations": 4, "checkpoint_every": 4}), tmp_path / "early"
     )
     aps([10.0, 30.0, 20.0, float("nan")])
-    best = train_detector(ambitious(config, ema_decay=0.0), tmp_path / "best")
+    best = run_training(ambitious(config, ema_decay=0.0), tmp_path / "best")
     assert same_weights(early.path, best.path)
     history = read_metadata(best.path)["evaluations"]
     assert history == {"2": 10.0, "4": 30.0, "6": 20.0, "7": None}
@@ -261,26 +261,26 @@ def test_the_weights_with_the_best_ap_are_written(config, tmp_path, aps):
 def test_of_equal_aps_the_later_weights_are_written(config, tmp_path, aps):
     aps([30.0, 10.0, 30.0, 20.0])
     settings = ambitious(config, ema_decay=0.0)
-    tied = train_detector(settings, tmp_path / "tied")
+    tied = run_training(settings, tmp_path / "tied")
     aps([float("nan"), 10.0, 30.0, 20.0])
-    third = train_detector(settings, tmp_path / "third")
+    third = run_training(settings, tmp_path / "third")
     assert read_metadata(tied.path)["evaluations"]["2"] == 30.0
     assert same_weights(tied.path, third.path)
 
 
 def test_averaged_weights_are_selected_as_they_were_evaluated(config, tmp_path, aps):
     aps([30.0, 20.0, 10.0, 10.0])
-    best = train_detector(ambitious(config), tmp_path / "best")
+    best = run_training(ambitious(config), tmp_path / "best")
     stopped = ambitious(config, iterations=2, evaluate_every=0, lr_milestones=[4, 6])
-    early = train_detector(stopped, tmp_path / "early")
+    early = run_training(stopped, tmp_path / "early")
     assert same_weights(best.path, early.path)
 
 
 def test_without_any_ap_the_last_weights_are_written_and_training_goes_on(config, tmp_path, aps):
     plain = ambitious(config, evaluate_every=0)
-    last = train_detector(plain, tmp_path / "last")
+    last = run_training(plain, tmp_path / "last")
     aps([float("nan")] * 4)
-    result = train_detector(ambitious(config, patience=1), tmp_path / "nan")
+    result = run_training(ambitious(config, patience=1), tmp_path / "nan")
     assert same_weights(last.path, result.path)
     history = read_metadata(result.path)["evaluations"]
     assert history == {"2": None, "4": None, "6": None, "7": None}
@@ -288,23 +288,23 @@ def test_without_any_ap_the_last_weights_are_written_and_training_goes_on(config
 
 def test_a_training_that_no_longer_improves_ends_early(config, tmp_path, aps):
     aps([30.0, 20.0, 30.0, 50.0])
-    result = train_detector(ambitious(config, patience=2), tmp_path)
+    result = run_training(ambitious(config, patience=2), tmp_path)
     assert read_metadata(result.path)["evaluations"] == {"2": 30.0, "4": 20.0, "6": 30.0}
 
 
 def test_patience_and_the_best_weights_survive_an_interruption(config, tmp_path, aps, interruption):
     settings = ambitious(config, patience=2, iterations=9, checkpoint_every=3)
     aps([30.0, 20.0, 10.0, 50.0])
-    whole = train_detector(settings, tmp_path / "whole")
+    whole = run_training(settings, tmp_path / "whole")
     for step in (3, 4, 5):
         parts = tmp_path / f"parts{step}"
         aps([30.0, 20.0])
         with interruption(
             DetectorModule, at=lambda module, _, step=step: module.global_step == step
         ):
-            train_detector(settings, parts)
+            run_training(settings, parts)
         aps([20.0, 10.0, 50.0] if step == 3 else [10.0, 50.0])
-        resumed = train_detector(settings, parts)
+        resumed = run_training(settings, parts)
         assert same_weights(whole.path, resumed.path)
         evaluations = read_metadata(resumed.path)["evaluations"]
         assert evaluations == {"2": 30.0, "4": 20.0, "6": 10.0}
@@ -325,7 +325,7 @@ def test_a_nan_names_the_last_good_checkpoint(config, tmp_path, monkeypatch):
     with pytest.raises(
         FloatingPointError, match=r"step 3 on images .*last good checkpoint is .*ckpt"
     ):
-        train_detector(config(), tmp_path)
+        run_training(config(), tmp_path)
 
 
 def test_a_recipe_scales_with_the_batch():
@@ -374,13 +374,13 @@ def test_a_training_killed_before_its_file_is_written_only_writes_it(
 ):
     base = config()
     settings = replace(base, recipe=replace(base.recipe, **recipe))
-    whole = train_detector(settings, tmp_path / "whole")
+    whole = run_training(settings, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr("detection.engine.train.save_detector", raise_interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train_detector(settings, tmp_path / "parts")
+            run_training(settings, tmp_path / "parts")
     monkeypatch.setattr(DetectorModule, "training_step", lambda *_: pytest.fail("trained again"))
-    assert same_weights(whole.path, train_detector(settings, tmp_path / "parts").path)
+    assert same_weights(whole.path, run_training(settings, tmp_path / "parts").path)
 
 
 def raise_interrupt(*_, **__):

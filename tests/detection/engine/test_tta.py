@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from detection.config import InferenceConfig
 from detection.data.dataset import load_split
 from detection.engine.evaluate import detect_in_dataset
-from detection.engine.train import train_detector
+from detection.engine.train import run_training
 from detection.engine.tta import AugmentedView, TestTimeAugmentation, group_batches, predict_images
 from detection.models.checkpoint import DetectorInfo, load_detector
 from detection.models.config import TorchvisionFasterRCNNConfig
@@ -94,7 +94,7 @@ def test_the_longer_sides_limit_goes_with_the_shorter_side():
 
 
 def test_limits_take_the_place_of_the_files(config, tmp_path):
-    path = train_detector(config(), tmp_path).path
+    path = run_training(config(), tmp_path).path
     pixels = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
     detector, info = load_detector(path, inference=InferenceConfig(score_threshold=0.0))
     (detections,) = predict_images(detector, [pixels], TestTimeAugmentation.from_config(info))
@@ -113,7 +113,7 @@ def test_limits_take_the_place_of_the_files(config, tmp_path):
 
 def test_a_data_set_seen_in_its_own_size_is_seen_as_ever(config, tmp_path):
     settings = config()
-    detector, info = load_detector(train_detector(settings, tmp_path).path)
+    detector, info = load_detector(run_training(settings, tmp_path).path)
     val = load_split(settings.data, "val")
     options = {"category_ids": info.category_ids, "batch_size": 2, "progress": False}
     plain = detect_in_dataset(detector, val, **options)

@@ -17,7 +17,7 @@ from search.strategies.evolution import EvolutionConfig
 from search.strategies.random import RandomConfig
 from search.study.config import SearchConfig
 from search.study.results import TrialRow
-from search.study.study import search_cells, search_control
+from search.study.study import run_search, search_control
 
 SPACE = SpaceConfig(operations=["identity", "conv_1x1", "max_pool_3x3"], num_blocks=1)
 
@@ -45,7 +45,7 @@ def search(folder, reward=None, **changes):
         "num_reevaluated": 0, "cost": CostConfig(measure="none"),
     }  # fmt: skip
     config = SearchConfig(**(given | changes))
-    search_cells(config, folder, reward=reward or FromDigest())
+    run_search(config, folder, reward=reward or FromDigest())
     return config
 
 

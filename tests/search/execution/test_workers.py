@@ -27,7 +27,7 @@ from search.strategies.optuna import NsgaConfig, TpeConfig
 from search.strategies.random import RandomConfig
 from search.study.config import PruningConfig, SearchConfig
 from search.study.storage import open_storage
-from search.study.study import search_cells, search_control
+from search.study.study import run_search, search_control
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for worker processes, too
 from fake_rewards import SPACE, DiesOnce, FakeReward, Slow
@@ -60,10 +60,10 @@ def trials(folder, *ignored):
 @pytest.mark.parametrize("strategy", [EVOLUTION, CONTROLLER, TpeConfig(num_startup_trials=4)])
 def test_two_workers_search_like_one_with_a_fixed_history_window(tmp_path, strategy):
     settings = config(strategy=strategy)
-    search_cells(settings, tmp_path / "one", reward=FakeReward())
+    run_search(settings, tmp_path / "one", reward=FakeReward())
     slow = Slow(folder=str(tmp_path))  # uneven speed: workers overtake one another
     two = replace(settings, executor=TWO)
-    search_cells(two, tmp_path / "two", reward=replace(slow, arguments={"reward": "slow"}))
+    run_search(two, tmp_path / "two", reward=replace(slow, arguments={"reward": "slow"}))
     assert trials(tmp_path / "two") == trials(tmp_path / "one")
     calls = (tmp_path / "calls").read_text().splitlines()
     assert len({line.split()[2] for line in calls}) == 2
@@ -74,12 +74,12 @@ import pathlib, sys
 sys.path.insert(0, sys.argv[2])
 from test_workers import TWO, Slow, config
 from dataclasses import replace
-from search.study.study import search_cells
+from search.study.study import run_search
 if __name__ == "__main__":
     out = pathlib.Path(sys.argv[1])
     out.mkdir(exist_ok=True)
     print("ready", flush=True)
-    search_cells(config(executor=TWO), out, reward=Slow(folder=str(out)))
+    run_search(config(executor=TWO), out, reward=Slow(folder=str(out)))
 """
 
 
@@ -94,8 +94,8 @@ def test_a_search_with_two_workers_that_is_killed_at_any_instant_resumes(tmp_pat
         milliseconds = random.SystemRandom().randrange(0, 400)
         time.sleep(milliseconds / 1000)
         process.send_signal(signal.SIGKILL)
-    search_cells(config(executor=TWO), out, reward=Slow(folder=str(out)))
-    search_cells(config(), tmp_path / "whole", reward=FakeReward())
+    run_search(config(executor=TWO), out, reward=Slow(folder=str(out)))
+    run_search(config(), tmp_path / "whole", reward=FakeReward())
     assert trials(out) == trials(tmp_path / "whole"), f"killed after {milliseconds} ms"
 
 
@@ -103,8 +103,8 @@ def test_a_search_survives_the_death_of_its_workers(tmp_path):
     marks = tmp_path / "marks"
     marks.mkdir()
     settings = config(num_trials=4, num_reevaluated=0, executor=TWO)
-    search_cells(settings, tmp_path / "dying", reward=DiesOnce(folder=str(marks)))
-    search_cells(config(num_trials=4, num_reevaluated=0), tmp_path / "well", reward=FakeReward())
+    run_search(settings, tmp_path / "dying", reward=DiesOnce(folder=str(marks)))
+    run_search(config(num_trials=4, num_reevaluated=0), tmp_path / "well", reward=FakeReward())
     assert trials(tmp_path / "dying") == trials(tmp_path / "well")
 
 
@@ -121,7 +121,7 @@ def check_stops(trained, step, *, num_startup):
 def test_trials_below_the_best_fraction_are_stopped_early(tmp_path):
     pruning = PruningConfig(keep=0.5, num_startup_trials=6)
     settings = config(strategy=RandomConfig(), deterministic=False, num_trials=40, pruning=pruning)
-    result = search_cells(settings, tmp_path, reward=FakeReward())
+    result = run_search(settings, tmp_path, reward=FakeReward())
     rows = trials(tmp_path)
     trained = [row for row in rows if not row["same_as"]]
     stopped = [row for row in trained if row["pruned"]]
@@ -140,7 +140,7 @@ class Score(FakeReward):
 def test_a_training_free_score_saves_trainings(tmp_path):
     pruning = PruningConfig(keep_scored=0.5, num_startup_trials=4)
     settings = config(strategy=RandomConfig(), deterministic=False, num_trials=40, pruning=pruning)
-    search_cells(settings, tmp_path, reward=FakeReward(), score=Score())
+    run_search(settings, tmp_path, reward=FakeReward(), score=Score())
     trained = [row for row in trials(tmp_path) if not row["same_as"]]
     check_stops(trained, "0", num_startup=4)
     stopped = [row for row in trained if row["pruned"]]
@@ -151,7 +151,7 @@ def test_a_training_free_score_saves_trainings(tmp_path):
 @pytest.mark.parametrize("strategy", [NsgaConfig(population_size=6), EVOLUTION])
 def test_a_search_for_a_front_writes_the_cells_of_all_its_points(tmp_path, strategy):
     cost = CostConfig(measure="parameters", front=True, num_cells=1, first_filters=8)
-    search_cells(config(strategy=strategy, cost=cost), tmp_path, reward=FakeReward())
+    run_search(config(strategy=strategy, cost=cost), tmp_path, reward=FakeReward())
     rows = [r for r in trials(tmp_path) if not r["same_as"]]
     points = {r["trial"]: (float(r["reward"]), float(r["cost"])) for r in rows}
     front = {
@@ -177,10 +177,10 @@ def test_a_controller_cannot_search_for_a_front():
 
 def test_a_constrained_search_prefers_costs_within_its_target(tmp_path):
     free = CostConfig(measure="parameters", num_cells=1, first_filters=8)
-    search_cells(config(cost=free, num_reevaluated=0), tmp_path / "free", reward=FakeReward())
+    run_search(config(cost=free, num_reevaluated=0), tmp_path / "free", reward=FakeReward())
     costs = sorted(float(r["cost"]) for r in trials(tmp_path / "free"))
     bound = replace(free, target=costs[len(costs) // 3], exponent_beyond=8.0)
-    result = search_cells(
+    result = run_search(
         config(cost=bound, num_reevaluated=0), tmp_path / "bound", reward=FakeReward()
     )
     rows = {int(row["trial"]): row for row in trials(tmp_path / "bound")}
@@ -198,14 +198,14 @@ DRIVER = """
 import pathlib, sys
 sys.path.insert(0, sys.argv[3])
 from test_workers import Slow, config
-from search.study.study import search_cells
+from search.study.study import run_search
 out = pathlib.Path(sys.argv[1])
 out.mkdir()
 settings = config(
     storage=sys.argv[2], deterministic=False, heartbeat_seconds=0.3, num_trials=16,
     num_reevaluated=0,
 )
-search_cells(settings, out, reward=Slow(folder=str(out), seconds=float(sys.argv[4])))
+run_search(settings, out, reward=Slow(folder=str(out), seconds=float(sys.argv[4])))
 """
 
 
@@ -287,15 +287,13 @@ def test_two_drivers_share_a_postgresql_server(tmp_path, postgresql):
 def test_a_control_is_a_random_search_of_equal_budget(tmp_path):
     settings = config(num_trials=12, num_reevaluated=0)
     control = search_control(settings, tmp_path, reward=FakeReward())
-    search_cells(
-        replace(settings, strategy=RandomConfig()), tmp_path / "random", reward=FakeReward()
-    )
+    run_search(replace(settings, strategy=RandomConfig()), tmp_path / "random", reward=FakeReward())
     assert control.path == tmp_path / "control" / "cells.json"
     assert trials(control.path.parent) == trials(tmp_path / "random")
 
 
 def test_a_journal_of_other_settings_is_named_and_kept(tmp_path, caplog):
-    search_cells(config(num_trials=3), tmp_path, reward=FakeReward())
-    search_cells(config(num_trials=3, seed=1), tmp_path, reward=FakeReward())
+    run_search(config(num_trials=3), tmp_path, reward=FakeReward())
+    run_search(config(num_trials=3, seed=1), tmp_path, reward=FakeReward())
     assert "1 searches with other settings, which are kept" in caplog.text
     assert len(optuna.get_all_study_names(open_storage("", tmp_path))) == 2

@@ -20,7 +20,7 @@ from search.rewards.supernet_reward import SupernetReward
 from search.space import SpaceConfig, build_space
 from search.strategies.random import RandomConfig
 from search.study.config import SearchConfig
-from search.study.study import search_cells
+from search.study.study import run_search
 
 ROOT = Path(__file__).parents[3]
 SPACE = SpaceConfig(operations=["identity", "conv_3x3", "max_pool_3x3"], num_blocks=1)
@@ -158,7 +158,7 @@ def test_a_search_is_made_with_shared_weights(trained, tmp_path):
     config = SearchConfig(
         strategy=RandomConfig(), num_trials=4, space=SPACE, progress=False, num_reevaluated=0
     )
-    result = search_cells(config, tmp_path, reward=SupernetReward(trained[0]))
+    result = run_search(config, tmp_path, reward=SupernetReward(trained[0]))
     assert (tmp_path / "cells.json").is_file()
     assert 0 <= result.reward <= 1
 

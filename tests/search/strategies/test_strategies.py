@@ -12,7 +12,7 @@ from search.strategies import STRATEGIES
 from search.strategies.base import DecisionSampler, StrategyConfig
 from search.strategies.random import RandomConfig
 from search.study.config import SearchConfig
-from search.study.study import search_cells
+from search.study.study import run_search
 
 ROOT = Path(__file__).parents[3]
 
@@ -70,7 +70,7 @@ def test_a_new_strategy_is_one_module_and_one_line_of_the_table(dummy, tmp_path)
         strategy=dummy(option=1), num_trials=3, space=space, num_reevaluated=0, progress=False
     )
     records = []
-    search_cells(config, tmp_path / "out", reward=Constant(), on_trial=records.append)
+    run_search(config, tmp_path / "out", reward=Constant(), on_trial=records.append)
     first, second, third = records
     assert [r.architecture.normal.blocks[0].left.operation for r in records] == ["conv_1x1"] * 3
     assert first.architecture != second.architecture
@@ -98,7 +98,7 @@ def test_every_row_of_the_table_leads_to_a_sampler(name):
     ids=lambda x: str(x)[:8],
 )
 def test_every_row_of_a_table_has_a_yaml_file(group, table):
-    assert set(table) <= {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
+    assert set(table) <= {path.stem for path in (ROOT / "search" / "conf" / group).glob("*.yaml")}
 
 
 def test_the_configuration_of_a_search_is_imported_without_torch():

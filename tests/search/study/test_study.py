@@ -17,7 +17,7 @@ from search.space import SpaceConfig
 from search.strategies.controller import ControllerConfig
 from search.strategies.random import RandomConfig
 from search.study.config import SearchConfig
-from search.study.study import search_cells
+from search.study.study import run_search
 
 SMALL = SpaceConfig(operations=["identity", "conv_1x1", "max_pool_3x3"], num_blocks=1)
 CONTROLLER = ControllerConfig(batch_size=4, num_units=8, learning_rate=0.05)
@@ -59,7 +59,7 @@ def trials(folder):
 
 def test_a_search_writes_its_cells_a_drawing_and_its_trials(tmp_path):
     reward = FromDigest()
-    result = search_cells(config(num_reevaluated=0), tmp_path, reward=reward)
+    result = run_search(config(num_reevaluated=0), tmp_path, reward=reward)
     data = json.loads((tmp_path / "cells.json").read_text())
     rows = trials(tmp_path)
     best = max(rows, key=lambda row: float(row["reward"]))
@@ -73,9 +73,9 @@ def test_a_search_writes_its_cells_a_drawing_and_its_trials(tmp_path):
 
 
 def test_a_finished_search_is_skipped_and_a_changed_one_is_not(tmp_path):
-    first = search_cells(config(), tmp_path, reward=FromDigest())
+    first = run_search(config(), tmp_path, reward=FromDigest())
     idle = FromDigest()
-    again = search_cells(config(), tmp_path, reward=idle)
+    again = run_search(config(), tmp_path, reward=idle)
     assert not first.skipped
     assert again.skipped
     assert not idle.calls
@@ -83,7 +83,7 @@ def test_a_finished_search_is_skipped_and_a_changed_one_is_not(tmp_path):
         first.genotype, first.reward, first.trial,
     )  # fmt: skip
     other = FromDigest(data={"train": "changed"})
-    assert not search_cells(config(), tmp_path, reward=other).skipped
+    assert not run_search(config(), tmp_path, reward=other).skipped
     assert other.calls
 
 
@@ -92,12 +92,12 @@ def test_a_finished_search_is_skipped_and_a_changed_one_is_not(tmp_path):
 def test_an_interrupted_search_resumes_and_ends_with_the_same_trials(tmp_path, strategy, moment):
     settings = config(strategy=strategy, num_trials=18)
     whole = FromDigest()
-    search_cells(settings, tmp_path / "whole", reward=whole)
+    run_search(settings, tmp_path / "whole", reward=whole)
     reward = FromDigest(interrupt_at=moment)
     with pytest.raises(KeyboardInterrupt):
-        search_cells(settings, tmp_path / "cut", reward=reward)
+        run_search(settings, tmp_path / "cut", reward=reward)
     assert not (tmp_path / "cut" / "cells.json").exists()
-    search_cells(settings, tmp_path / "cut", reward=reward)
+    run_search(settings, tmp_path / "cut", reward=reward)
     assert reward.calls == whole.calls  # nothing is rewarded twice
     assert trials(tmp_path / "cut") == trials(tmp_path / "whole")
 
@@ -106,13 +106,13 @@ KILLED = """
 import os, pathlib, sys, time
 sys.path.insert(0, sys.argv[2])
 from test_study import CONTROLLER, FromDigest, config
-from search.study.study import search_cells
+from search.study.study import run_search
 print("ready", flush=True)
 class Slow(FromDigest):
     def __call__(self, genotype, *, seed, report):
         time.sleep(0.01)
         return super().__call__(genotype, seed=seed, report=report)
-search_cells(config(strategy=CONTROLLER, num_trials=24), pathlib.Path(sys.argv[1]), reward=Slow())
+run_search(config(strategy=CONTROLLER, num_trials=24), pathlib.Path(sys.argv[1]), reward=Slow())
 """
 
 
@@ -125,15 +125,15 @@ def test_a_search_that_is_killed_at_any_instant_resumes(tmp_path):
         assert process.stdout.readline() == b"ready\n"
         time.sleep(milliseconds / 1000)
         process.send_signal(signal.SIGKILL)
-    search_cells(settings, tmp_path / "cut", reward=FromDigest())
-    search_cells(settings, tmp_path / "whole", reward=FromDigest())
+    run_search(settings, tmp_path / "cut", reward=FromDigest())
+    run_search(settings, tmp_path / "whole", reward=FromDigest())
     assert trials(tmp_path / "cut") == trials(tmp_path / "whole"), f"killed at {milliseconds} ms"
 
 
 def test_equal_genotypes_are_rewarded_once(tmp_path):
     tiny = SpaceConfig(operations=["identity"], num_blocks=1, combinations=["add"])
     reward = FromDigest()
-    search_cells(config(space=tiny, num_trials=30, num_reevaluated=0), tmp_path, reward=reward)
+    run_search(config(space=tiny, num_trials=30, num_reevaluated=0), tmp_path, reward=reward)
     digests = [digest for digest, _ in reward.calls]
     rows = trials(tmp_path)
     assert len(digests) == len(set(digests)) == len({row["digest"] for row in rows}) == 9
@@ -147,7 +147,7 @@ def test_equal_genotypes_are_rewarded_once(tmp_path):
 def test_a_failed_trial_is_recorded_with_its_reason_and_the_search_continues(tmp_path, caplog):
     records = []
     with caplog.at_level(logging.WARNING):
-        result = search_cells(
+        result = run_search(
             config(), tmp_path, reward=FromDigest(fail_at=(0, 4)), on_trial=records.append
         )
     assert result.num_failed == 2
@@ -161,7 +161,7 @@ def test_a_failed_trial_is_recorded_with_its_reason_and_the_search_continues(tmp
 
 def test_a_search_without_any_success_gives_the_reason(tmp_path):
     with pytest.raises(RuntimeError, match=r"all 3 trials failed.*the loss became nan"):
-        search_cells(config(num_trials=3), tmp_path, reward=FromDigest(fail_at=(0, 1, 2)))
+        run_search(config(num_trials=3), tmp_path, reward=FromDigest(fail_at=(0, 1, 2)))
     assert not (tmp_path / "cells.json").exists()
 
 
@@ -172,7 +172,7 @@ def test_a_reward_that_is_not_a_finite_number_of_at_least_0_is_a_failure(tmp_pat
             return value
 
     with pytest.raises(RuntimeError, match="at least 0"):
-        search_cells(config(num_trials=1), tmp_path, reward=Odd())
+        run_search(config(num_trials=1), tmp_path, reward=Odd())
 
 
 def test_a_bug_in_a_reward_ends_the_search(tmp_path):
@@ -181,13 +181,13 @@ def test_a_bug_in_a_reward_ends_the_search(tmp_path):
             raise TypeError("a bug")
 
     with pytest.raises(TypeError, match="a bug"):
-        search_cells(config(), tmp_path, reward=Broken())
+        run_search(config(), tmp_path, reward=Broken())
 
 
 def test_all_trials_have_one_seed_and_the_best_are_reevaluated_with_others(tmp_path):
     reward = FromDigest()
     settings = config(seed=7, num_reevaluated=2, reevaluation_seeds=2)
-    result = search_cells(settings, tmp_path, reward=reward)
+    result = run_search(settings, tmp_path, reward=reward)
     assert {seed for _, seed in reward.calls[:-4]} == {7}
     assert [seed for _, seed in reward.calls[-4:]] == [8, 9, 8, 9]
     reevaluated = [row for row in trials(tmp_path) if row["reevaluated_reward"]]
@@ -202,10 +202,10 @@ def test_all_trials_have_one_seed_and_the_best_are_reevaluated_with_others(tmp_p
 
 
 def test_a_longer_search_continues_a_shorter_one(tmp_path):
-    search_cells(config(num_trials=6, num_reevaluated=0), tmp_path, reward=FromDigest())
+    run_search(config(num_trials=6, num_reevaluated=0), tmp_path, reward=FromDigest())
     more = FromDigest()
-    search_cells(config(num_trials=10, num_reevaluated=0), tmp_path, reward=more)
-    search_cells(config(num_trials=10, num_reevaluated=0), tmp_path / "b", reward=FromDigest())
+    run_search(config(num_trials=10, num_reevaluated=0), tmp_path, reward=more)
+    run_search(config(num_trials=10, num_reevaluated=0), tmp_path / "b", reward=FromDigest())
     assert len(more.calls) <= 4
     assert trials(tmp_path) == trials(tmp_path / "b")
 
@@ -214,7 +214,7 @@ def test_studies_of_different_settings_share_a_storage_without_mixing(tmp_path):
     url = f"sqlite:///{tmp_path}/study.db"
     for seed in (0, 1):
         settings = config(seed=seed, storage=url, num_trials=4)
-        search_cells(settings, tmp_path / str(seed), reward=FromDigest())
+        run_search(settings, tmp_path / str(seed), reward=FromDigest())
     assert len(trials(tmp_path / "1")) == 4
     assert trials(tmp_path / "0") != trials(tmp_path / "1")
     assert len(optuna.get_all_study_names(url)) == 2
@@ -222,11 +222,11 @@ def test_studies_of_different_settings_share_a_storage_without_mixing(tmp_path):
 
 def test_optunas_verbosity_is_restored(tmp_path):
     optuna.logging.set_verbosity(optuna.logging.INFO)
-    search_cells(config(num_trials=2), tmp_path, reward=FromDigest())
+    run_search(config(num_trials=2), tmp_path, reward=FromDigest())
     assert optuna.logging.get_verbosity() == optuna.logging.INFO
 
 
 def test_the_progress_bar_shows_the_best_reward(tmp_path, capfd):
-    search_cells(config(num_trials=3, progress=True), tmp_path, reward=FromDigest())
+    run_search(config(num_trials=3, progress=True), tmp_path, reward=FromDigest())
     best = max(float(row["reward"]) for row in trials(tmp_path))
     assert f"best reward {best:.4f}" in capfd.readouterr().err

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from _demo import dataset as _dataset
-from _demo import scenes as _scenes
-from _demo.config import ShapesConfig
-from _demo.dataset import make_shapes
+from detection.data.shapes import dataset as _dataset
+from detection.data.shapes import scenes as _scenes
+from detection.data.shapes.config import ShapesConfig
+from detection.data.shapes.dataset import make_shapes
 
 GOLDEN_PIXELS = "62374245473973d6d44bb750f68963eb718eabe6a0e21e77c3205613debbc087"
 """SHA-256 of a few pictures' pixels. If it changes, raise ``_dataset._FORMAT``."""

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.random import PCG64, Generator, SeedSequence
 from numpy.typing import NDArray
 
-from _demo.background import apply_camera, draw_background
-from _demo.config import OBJECT_SIDE_PX
-from _demo.sprites import (
+from detection.data.shapes.background import apply_camera, draw_background
+from detection.data.shapes.config import OBJECT_SIDE_PX
+from detection.data.shapes.sprites import (
     CIRCLE,
     SHAPES,
     TEXTURES,

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from _demo.sprites import TEXTURES, FloatArray, colors, direction, uniform
+from detection.data.shapes.sprites import TEXTURES, FloatArray, colors, direction, uniform
 
 
 def draw_background(rng: Generator, size_px: int) -> FloatArray:

@@ -25,16 +25,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from _demo.config import SPLITS, STAGES, ShapesConfig
-from _demo.scenes import (
+from backbone.io.runtime import end_with_parent
+from detection.data.shapes.config import SPLITS, STAGES, ShapesConfig
+from detection.data.shapes.scenes import (
     CLASSES,
     Scene,
     draw_object_crop,
     draw_scene,
     scene_generator,
 )
-from _demo.sprites import Range
-from backbone.io.runtime import end_with_parent
+from detection.data.shapes.sprites import Range
 
 MANIFEST_NAME = "shapes.json"
 _FORMAT = 2  # raise it when the same arguments draw something else
@@ -55,7 +55,7 @@ _WORTH_A_POOL = 256
 
 
 def make_shapes(
-    config: ShapesConfig, root: Path, *, progress: Callable[[int, int], None] | None = None
+    config: ShapesConfig, root: str | Path, *, progress: Callable[[int, int], None] | None = None
 ) -> None:
     """Write the demonstration data to the folder ``root`` atomically.
 
@@ -70,6 +70,7 @@ def make_shapes(
         ValueError: if ``root`` holds something other than demonstration data.
         OSError: if it cannot be written.
     """
+    root = Path(root)
     _check_replaceable(root)
     building = root.parent / f".{root.name}.partial"
     try:

@@ -1,0 +1,1 @@
+"""Demonstration data: labeled scenes of textured shapes, drawn by a seeded generator."""
