@@ -1,10 +1,16 @@
 import copy
 
 import pytest
+import timm.optim.muon as timm_muon
 import torch
 
 from backbone.config import OPTIMIZERS
-from backbone.training.optim import build_optimizer, cosine_schedule, exponential_schedule
+from backbone.training.optim import (
+    PortableMuon,
+    build_optimizer,
+    cosine_schedule,
+    exponential_schedule,
+)
 
 
 def test_rmsprop_is_tensorflow_s():
@@ -98,3 +104,35 @@ def test_the_cosine_schedule_rises_to_the_peak_and_falls_to_zero():
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[3:] == sorted(rates[3:], reverse=True)
     assert rates[10] == pytest.approx(0)
+
+
+@pytest.mark.parametrize("is_emulated", [False, True])
+def test_muon_orthogonalizes_in_float32_where_bfloat16_is_emulated(monkeypatch, is_emulated):
+    monkeypatch.setattr(PortableMuon, "_is_emulated", lambda self: is_emulated)
+    dtypes = []
+    original = timm_muon.zeropower_via_newtonschulz
+
+    def recording(*arguments, dtype, **options):
+        dtypes.append(dtype)
+        return original(*arguments, dtype=dtype, **options)
+
+    monkeypatch.setattr(timm_muon, "zeropower_via_newtonschulz", recording)
+    layer = torch.nn.Conv2d(8, 16, 3)
+    optimizer = build_optimizer([(layer, 0.1)], name="muon", weight_decay=0.0)
+    layer.weight.grad = torch.randn_like(layer.weight)
+    before = layer.weight.detach().clone()
+    optimizer.step()
+    assert dtypes == [torch.float32 if is_emulated else torch.bfloat16]
+    assert timm_muon.zeropower_via_newtonschulz is recording
+    singular = torch.linalg.svdvals((layer.weight - before).detach().flatten(1))
+    assert singular.max() / singular.min() < 2  # all directions are updated alike
+
+
+def test_bfloat16_is_emulated_only_on_a_cpu_without_it():
+    layer = torch.nn.Linear(8, 8)
+    optimizer = build_optimizer([(layer, 0.1)], name="muon", weight_decay=0.0)
+    supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert optimizer._is_emulated() == (not supported)
+    layer.to("meta")
+    on_meta = build_optimizer([(layer, 0.1)], name="muon", weight_decay=0.0)
+    assert not on_meta._is_emulated()
