@@ -2,11 +2,16 @@
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from detection import DetectorRecipe, ShapesConfig, make_shapes
+from detection.data.shapes.config import SPLITS, STAGES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [p for p in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -87,3 +92,100 @@ def test_a_script_of_a_user_is_checked_by_mypy(tmp_path, old, new, complaint):
         assert done.returncode == 0, done.stdout + done.stderr
     else:
         assert complaint in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.timeout(600)
+def test_the_notebook_runs_as_committed(tmp_path, monkeypatch):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    notebook = nbformat.read(ROOT / "docs" / "tour.ipynb", as_version=4)
+    client = nbclient.NotebookClient(
+        notebook, timeout=500, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    )
+    client.execute()
+    output = "".join(
+        o.text
+        for cell in notebook.cells
+        for o in cell.get("outputs", ())
+        if o.output_type == "stream" and o.name == "stdout"
+    )
+    assert re.search(r"^accuracy \d+\.\d %$", output, flags=re.MULTILINE)
+    assert re.search(r"^timm:lcnet_050 .* AP \d+\.\d$", output, flags=re.MULTILINE)
+    assert (tmp_path / "tour" / "comparison" / "report.html").is_file()
+
+
+QUICK = {
+    "train-detector": ["recipe.iterations=2", "recipe.batch_size=2", "recipe.evaluate_every=0"],
+    "pretrain-backbone": ["recipe.epochs=1"],
+    "compare-backbones": ["training.recipe.iterations=2", "training.recipe.batch_size=2"],
+    "search-cells": ["num_trials=2", "num_reevaluated=0", "executor=inline"],
+}
+"""Verb -> settings that shorten it; appended to the command as printed."""
+
+
+def readme_commands():
+    """Return the README's commands that run without COCO, CIFAR-10 and several processes."""
+    text = (ROOT / "README.md").read_text()
+    sections = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    lines = "\n".join(sections).replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines]
+    return [
+        words
+        for words in commands
+        if words[:1] == ["nasdet"] and not re.search(r"/data/(coco|cifar)", " ".join(words))
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.timeout(1200)
+def test_the_commands_of_the_readme_run_as_printed(tmp_path):
+    """But for shorter trainings, the user's folder of data, and weights that are downloaded."""
+
+    def run(*words):
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "tools"), *words],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, " ".join(words) + "\n" + done.stdout + done.stderr
+        return done.stdout
+
+    # In place of `make quickstart`, the same at a smaller size, and a user's data set.
+    quickstart = ("experiment=quickstart_smoke", "out=runs/quickstart")
+    run("run-pipeline", *quickstart, "demonstration_root=data/shapes", "num_parallel=1")
+    user = tmp_path / "user"
+    run("convert-annotations", "source=data/shapes/detection", "source_format=coco",
+        "target_format=yolo", f"out={user}/yolo", "images=copy")  # fmt: skip
+    shutil.copytree(tmp_path / "data/shapes/detection/val", user / "photos")
+
+    commands = readme_commands()
+    assert len(commands) >= 12
+    for _, verb, *settings in commands:
+        words = [w.replace("/data/", f"{user}/") for w in settings if w != "pretrained=true"]
+        if "--help" in words or "--dry-run" in words:
+            run(verb, *words)
+        else:
+            run(verb, *words, *QUICK.get(verb, []))
+    assert (tmp_path / "runs/mine/detector.safetensors").is_file()
+    assert (tmp_path / "runs/photos/predictions.json").is_file()
+    assert (tmp_path / "runs/evolution/report.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.timeout(600)
+def test_the_python_example_of_the_readme_runs_as_printed(tmp_path, monkeypatch, capsys):
+    """But for a shorter training on less data."""
+    monkeypatch.chdir(tmp_path)
+    counts = {f"num_{stage}_{split}": 4 for stage in STAGES for split in SPLITS}
+    make_shapes(ShapesConfig(**counts), "data/shapes")
+    preset = DetectorRecipe.preset
+    short = {"iterations": 2, "batch_size": 2, "evaluate_every": 0}
+    monkeypatch.setattr(DetectorRecipe, "preset", lambda name: preset(name, **short))
+    (example,) = blocks(ROOT / "README.md")
+    exec(compile(example, "README.md", "exec"), {})
+    assert "runs/python/detector.safetensors" in capsys.readouterr().out
