@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import BaseSampler
@@ -17,15 +17,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.space import SearchSpace
-
-
-@dataclass(kw_only=True, slots=True)
-class StrategyConfig:
-    """Base of all strategy configs; the subclass selects the sampler."""
-
-    supports_multi_objective: ClassVar[bool] = True
-    """Whether the strategy can maximize the reward and minimize the cost at the same time."""
-
+from search.strategies.config import StrategyConfig
 
 ConfigT = TypeVar("ConfigT", bound=StrategyConfig)
 

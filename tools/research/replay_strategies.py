@@ -30,7 +30,7 @@ from backbone.config import require_at_least
 if TYPE_CHECKING:
     from search.analysis.replay import Efficiency, Replay
     from search.rewards.tabular import TableReward
-    from search.strategies.base import StrategyConfig
+    from search.strategies.config import StrategyConfig
 
 
 @dataclass(kw_only=True, slots=True)

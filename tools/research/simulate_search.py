@@ -19,7 +19,7 @@ from _cli import Run, tool
 from search.analysis.config import SimulationConfig
 from search.rewards.config import CostConfig
 from search.space import SpaceConfig
-from search.strategies.base import StrategyConfig
+from search.strategies.config import StrategyConfig
 from search.study.config import SearchConfig
 
 
