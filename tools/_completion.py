@@ -162,9 +162,9 @@ def complete_setting(path: Path, words: Sequence[str], current: str) -> Completi
         groups = chosen_options(config)
         if not equals:
             given = {word.partition("=")[0] for word in words}
-            names = [*groups, *(n for n in _setting_names(config) if n not in given)]
-            found = next_level(names, groups, current)
-            return Completion(found) if found or not tool.unnamed else Completion(files=True)
+            names = [n for n in (*groups, *_setting_names(config)) if n not in given]
+            matches = next_level(names, groups, current)
+            return Completion(matches) if matches or not tool.unnamed else Completion(files=True)
         options = fitting_options(name, config) if name in groups else _values(config, name)
     sweep = any(flag in words for flag in SWEEP_FLAGS)
     if options is None:
@@ -183,13 +183,13 @@ def next_level(names: Iterable[str], groups: Mapping[str, Any], current: str) ->
     >>> next_level(["out", "recipe", "recipe.seed", "recipe.optimizer"], {"recipe": "smoke"}, "re")
     ['recipe=', 'recipe.']
     """
-    found: dict[str, None] = {}
+    matches: dict[str, None] = {}
     for name in names:
         if not name.startswith(current):
             continue
         end = -1 if name in groups else name.find(".", len(current))
-        found[f"{name}=" if end < 0 else name[: end + 1]] = None
-    return list(found)
+        matches[f"{name}=" if end < 0 else name[: end + 1]] = None
+    return list(matches)
 
 
 def files(text: str) -> list[str]:

@@ -233,6 +233,13 @@ def test_completion_fails_in_silence(nasdet, line):
     assert (done.stdout.strip(), done.stderr) in (("", ""), ("words", ""), ("files", ""))
 
 
+def test_dry_run_is_offered_for_the_tools_that_have_it():
+    for name, path in all_tools.PATHS.items():
+        has_dry_run = "dry_run" in all_tools.TOOLS[name].args.__dataclass_fields__
+        flags = _completion.complete_setting(path, [], "--dry").candidates
+        assert flags == (["--dry-run "] if has_dry_run else []), name
+
+
 @pytest.mark.slow
 @pytest.mark.ci
 @pytest.mark.parametrize("name", all_tools.TOOLS)
