@@ -7,7 +7,11 @@ _nasdet() {
     [[ -n ${reply[2]} ]] || return 1
     compset -p ${reply[2]}
     if [[ ${reply[1]} == files ]]; then
-        _files
+        if [[ $IPREFIX == *[\[,] ]]; then
+            _files -S ''  # more entries of the list may follow
+        else
+            _files
+        fi
         return
     fi
     reply=("${(@)reply[3,-1]}")
