@@ -15,7 +15,7 @@ $(VENV)/ready: setup.py constraints.txt
 	touch $@
 
 quickstart: setup
-	$(BIN)/python tools/run_pipeline.py experiment=quickstart
+	$(BIN)/nasdet run-pipeline experiment=quickstart
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n auto --maxprocesses 4 --dist loadfile

@@ -1,6 +1,35 @@
-"""Packaging. The import names are the folder names; tools/ and conf/ are used from a checkout."""
+"""Packaging. The import names are the folder names; a wheel has tools/ and conf/ in nasdet."""
+
+from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+
+class BuildWithTools(build_py):
+    """Build tools/ as the package nasdet and conf/ as nasdet.conf, except in an editable install.
+
+    In an editable install, the command runs the tools of the checkout.
+    """
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        if self.editable_mode:
+            return
+        folders = sorted({path.parent for path in Path("tools").rglob("*.py")})
+        names = [".".join(("nasdet", *folder.parts[1:])) for folder in folders]
+        self.packages = [*self.packages, *names, "nasdet.conf"]
+        self.package_dir = {**self.package_dir, "nasdet": "tools", "nasdet.conf": "conf"}
+
+    def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
+        """Leave out the former paths of tools, which only name the current ones."""
+        modules = super().find_package_modules(package, package_dir)
+        return [
+            (package, name, path)
+            for package, name, path in modules
+            if package != "nasdet" or name.startswith("_") or "@tool(" in Path(path).read_text()
+        ]
+
 
 setup(
     name="nasdet",
@@ -11,6 +40,15 @@ setup(
     packages=find_packages(include=["backbone*", "search*", "detection*"]),
     # Makes an editable install a plain .pth file, which type checkers and editors can follow.
     package_dir={"": "."},
+    package_data={
+        "backbone": ["py.typed", "**/conf/**/*.yaml"],
+        "search": ["py.typed", "**/conf/**/*.yaml"],
+        "detection": ["py.typed", "**/conf/**/*.yaml"],
+        "nasdet": ["_completion.*sh"],
+        "nasdet.conf": ["**/*.yaml"],
+    },
+    scripts=["tools/nasdet"],
+    cmdclass={"build_py": BuildWithTools},
     install_requires=[
         "torch>=2.8",
         "torchvision>=0.23",
@@ -59,6 +97,7 @@ setup(
             "pytest-xdist>=3.6",
             "ray>=2.40",
             "ruff>=0.11",
+            "setuptools>=70.1",  # tests build the wheel
             "six>=1.16",  # pretrainedmodels forgets to ask for it
         ],
     },

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from search.rewards.base import Reward
     from search.rewards.config import CostConfig, RewardConfig
     from search.space import SearchSpace, SpaceConfig
-    from search.strategies.base import StrategyConfig
+    from search.strategies.config import StrategyConfig
     from search.study.config import SearchConfig
     from search.study.pruning import PruningConfig
     from search.study.results import SearchResult
@@ -30,7 +30,7 @@ else:
         "SearchResult": "search.study.results",
         "SearchSpace": "search.space",
         "SpaceConfig": "search.space",
-        "StrategyConfig": "search.strategies.base",
+        "StrategyConfig": "search.strategies.config",
         "search_cells": "search.api",
     }
     __getattr__ = lazy_exports(__name__, _MODULES)

@@ -13,7 +13,7 @@ from search.rewards import REWARDS
 from search.rewards.base import Reward
 from search.rewards.config import CostConfig, RewardConfig
 from search.space import SpaceConfig
-from search.strategies.base import StrategyConfig
+from search.strategies.config import StrategyConfig
 from search.study.config import SearchConfig
 from search.study.pruning import PruningConfig
 from search.study.results import SearchResult

@@ -142,7 +142,7 @@ def test_the_command_line_asks_for_help(full_error):
         check=True,
         env=os.environ | {"HYDRA_FULL_ERROR": full_error},
     )
-    assert "python tools/search_cells.py strategy=evolution" in done.stdout
+    assert "nasdet search-cells strategy=evolution" in done.stdout
     assert "strategy: [controller], " in done.stdout
 
 

@@ -29,7 +29,7 @@ from search.rewards.proxy import ProxyReward
 from search.rewards.supernet_reward import SupernetReward
 from search.rewards.tabular import TableConfig, TableReward
 from search.space import SpaceConfig, build_space
-from search.strategies.evolution import EvolutionConfig
+from search.strategies.config import EvolutionConfig
 from search.study.config import SearchConfig
 from search.study.results import read_trials
 from search.study.study import run_search

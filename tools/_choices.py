@@ -30,7 +30,9 @@ from search.execution import EXECUTORS
 from search.space import SpaceConfig
 from search.strategies import STRATEGIES
 
-CONFIG_DIR = Path(__file__).parents[1] / "conf"
+_FOLDER = Path(__file__).parent
+CONFIG_DIR = path if (path := _FOLDER / "conf").is_dir() else _FOLDER.parent / "conf"
+"""``nasdet/conf`` in a wheel, ``conf`` beside ``tools`` in a checkout."""
 PACKAGES = ("backbone", "search", "detection")
 """The packages with presets."""
 

@@ -30,9 +30,10 @@ from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from _choices import CONFIG_DIR, RENAMED_CHOICES, RENAMED_SETTINGS, register_choices
-from _help import choice_lines, group_options, setting_lines, setting_names
+from _help import choice_lines, setting_lines, setting_names
 from _loggers import LazySequence, RunLogger, build_loggers, close_loggers
 from _messages import Vocabulary, refuse_renamed_choice, to_sentence
+from _options import chosen_options, fitting_options
 
 HYDRA_SETTINGS = (
     "hydra.run.dir=.",
@@ -264,9 +265,7 @@ class Tool(Generic[ArgsT]):
         """
         with self.config_dir():
             config = self.compose(overrides)
-            choices = "\n".join(
-                choice_lines(overrides, config.hydra.runtime.choices, fits=self._fits)
-            )
+            choices = "\n".join(choice_lines(config))
             settings = "\n".join(setting_lines(config))
         offered = f"Choices (group=choice), the present ones in brackets:\n{choices}\n\n"
         if not choices:
@@ -284,23 +283,19 @@ class Tool(Generic[ArgsT]):
         """Return a context in which Hydra composes from ``conf/``."""
         return initialize_config_dir(version_base=None, config_dir=str(CONFIG_DIR))
 
-    def _fits(self, overrides: Sequence[str]) -> bool:
-        try:
-            compose(self.name, list(overrides))
-        except (HydraException, OmegaConfBaseException):
-            return False
-        return True
-
     def _vocabulary(self) -> Vocabulary:
         return Vocabulary(
             tool=self.name,
             settings=lambda: list(setting_names(compose(self.name))),
-            options=lambda group: [
-                name for name in group_options(group) if self._fits([f"{group}={name}"])
-            ],
+            options=self._options,
             renamed_settings={**RENAMED_SETTINGS, **self.renamed},
             renamed_choices=RENAMED_CHOICES,
         )
+
+    def _options(self, group: str) -> list[str]:
+        config = compose(self.name, return_hydra_config=True)
+        names = [name for name in chosen_options(config) if name.partition("@")[0] == group]
+        return sorted({option for name in names for option in fitting_options(name, config)})
 
 
 def tool(

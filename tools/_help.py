@@ -5,45 +5,29 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import is_dataclass
 from functools import cache
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from _options import chosen_options, fitting_options
 
 LINE_WIDTH = 100
 
 
-def choice_lines(
-    overrides: Sequence[str], present: DictConfig, *, fits: Callable[[Sequence[str]], bool]
-) -> Iterator[str]:
+def choice_lines(config: DictConfig) -> Iterator[str]:
     """Yield a line per config group with the options that fit, the present one in brackets.
 
     Args:
-        overrides: those of the command line.
-        present: group -> its present option.
-        fits: tells whether the tool can be composed with some overrides.
+        config: the tool's config with Hydra's own, composed within ``Tool.config_dir``.
     """
-    for group, chosen in sorted((str(group), chosen) for group, chosen in present.items()):
-        if group.startswith("hydra/"):
-            continue
-        others = [o for o in overrides if o.partition("=")[0] != group]
-        fitting = [
-            name
-            for name in group_options(group.partition("@")[0])
-            if name == chosen or fits([*others, f"{group}={name}"])
-        ]
+    for group, chosen in chosen_options(config).items():
+        fitting = fitting_options(group, config)
         if fitting:
             words = (f"[{name}]" if name == chosen else name for name in fitting)
             yield f"  {group}: {', '.join(words)}"
-
-
-def group_options(group: str) -> list[str]:
-    """Return the names of a config group's options, without the schemas."""
-    names = GlobalHydra.instance().config_loader().get_group_options(group)
-    return [name for name in names if not name.endswith("_schema")]
 
 
 def setting_names(config: DictConfig) -> Iterator[str]:

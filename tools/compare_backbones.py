@@ -2,8 +2,8 @@ r"""Train the same detector on several backbones and compare them in one table.
 
 Writes report.html and comparison.json, and each detector to a folder of its own.
 
-python tools/compare_backbones.py                                   # demonstration data
-python tools/compare_backbones.py \
+nasdet compare-backbones                                   # demonstration data
+nasdet compare-backbones \
     'backbones=[runs/pretrain/backbone.safetensors,timm:lcnet_050]'
 """
 

@@ -1,7 +1,7 @@
 r"""Convert annotations: Pascal VOC, YOLO text and WIDER FACE to COCO JSON, and back.
 
-python tools/convert_annotations.py source=/data/voc source_format=voc out=/data/mine
-python tools/convert_annotations.py source=/data/mine source_format=coco target_format=yolo \
+nasdet convert-annotations source=/data/voc source_format=voc out=/data/mine
+nasdet convert-annotations source=/data/mine source_format=coco target_format=yolo \
     out=/data/yolo 'splits=[train,val,test]' images=copy
 """
 

@@ -4,8 +4,8 @@ Reads nasdet's JSON, DARTS's tuples, ENAS's integers and NNI's JSON, or publishe
 writes one of these notations, cells.png and cells.svg. Cells that the target notation cannot
 express are refused.
 
-python tools/convert_cells.py cells=darts_v2 to=nni
-python tools/convert_cells.py cells=their_genotype.txt      # to cells.json, a backbone spec's part
+nasdet convert-cells cells=darts_v2 to=nni
+nasdet convert-cells cells=their_genotype.txt      # to cells.json, a backbone spec's part
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 Prints parameters, multiply-adds, activations, memory and the stages with their shapes; writes
 cells.png.
 
-python tools/describe_backbone.py backbone=nasnet_a:6@4032 side_px=331
-python tools/describe_backbone.py backbone=runs/search/cells.json:2@384 side_px=64 batch_size=128
-python tools/describe_backbone.py backbone=timm:resnet50
+nasdet describe-backbone backbone=nasnet_a:6@4032 side_px=331
+nasdet describe-backbone backbone=runs/search/cells.json:2@384 side_px=64 batch_size=128
+nasdet describe-backbone backbone=timm:resnet50
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@ Prints COCO's metrics and writes metrics.json, error_kinds.json, confusion.json,
 and report.html; for a detector also results.json, its detections. Under torchrun the processes
 divide the images among them.
 
-python tools/evaluate_detector.py weights=runs/detector/detector.safetensors \
+nasdet evaluate-detector weights=runs/detector/detector.safetensors \
     images=data/shapes/detection/val
-python tools/evaluate_detector.py results=runs/detector/results.json
-python tools/evaluate_detector.py results=runs/detector/results.json task=localization
+nasdet evaluate-detector results=runs/detector/results.json
+nasdet evaluate-detector results=runs/detector/results.json task=localization
 """
 
 from __future__ import annotations

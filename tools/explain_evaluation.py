@@ -4,8 +4,8 @@ Compares settings, metrics, IoU thresholds, categories, error types and images; 
 explanation.json. Takes folders of evaluate_detector, or their metrics.json; a training's folder
 needs annotations as well.
 
-python tools/explain_evaluation.py runs/before runs/after
-python tools/explain_evaluation.py before=runs/detector after=runs/other/detector \
+nasdet explain-evaluation runs/before runs/after
+nasdet explain-evaluation before=runs/detector after=runs/other/detector \
     annotations=data/shapes/detection/annotations/instances_val.json
 """
 

@@ -3,8 +3,8 @@ r"""Export a backbone or a classifier to ONNX or torch.export, a file that runs 
 The file is run once on other images than the export used, and kept only if its outputs equal the
 original's.
 
-python tools/export_backbone.py backbone=runs/pretrain/backbone.safetensors side_px=64
-python tools/export_backbone.py backbone=runs/pretrain/backbone.safetensors part=classifier \
+nasdet export-backbone backbone=runs/pretrain/backbone.safetensors side_px=64
+nasdet export-backbone backbone=runs/pretrain/backbone.safetensors part=classifier \
     file_format=torch
 """
 

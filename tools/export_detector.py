@@ -3,8 +3,8 @@ r"""Export a trained detector to ONNX, or its backbone by torch.export.
 The file is written only if its AP on the given images is less than 0.1 points below the
 detector's; a JSON file beside it holds the metrics.
 
-python tools/export_detector.py
-python tools/export_detector.py weights=runs/detector/detector.safetensors file_format=torch \
+nasdet export-detector
+nasdet export-detector weights=runs/detector/detector.safetensors file_format=torch \
     annotations=/data/coco/annotations/instances_val2017.json images=/data/coco/val2017
 """
 

@@ -2,8 +2,8 @@
 
 Writes backbone.safetensors, which is a backbone spec.
 
-python tools/import_weights.py weights=nasnetalarge-a1897284.pth backbone=nasnet_a:6@4032
-python tools/import_weights.py weights=timm:pnasnet5large backbone=pnasnet_5:4@4320
+nasdet import-weights weights=nasnetalarge-a1897284.pth backbone=nasnet_a:6@4032
+nasdet import-weights weights=timm:pnasnet5large backbone=pnasnet_5:4@4320
 """
 
 from __future__ import annotations

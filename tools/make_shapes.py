@@ -2,8 +2,8 @@
 
 Writes image folders for search and pretraining and a COCO data set; conf/ reads them by default.
 
-python tools/make_shapes.py                             # the default, into data/shapes
-python tools/make_shapes.py out=elsewhere shapes.seed=1
+nasdet make-shapes                             # the default, into data/shapes
+nasdet make-shapes out=elsewhere shapes.seed=1
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@ r"""Detect objects in images, videos or a camera's frames; write drawings and JS
 For images, writes each one with its boxes drawn as PNG, and predictions.json with boxes, classes
 and scores; for a video, an .mp4 with boxes and a .jsonl with one line per frame.
 
-python tools/predict.py weights=runs/detector/detector.safetensors \
+nasdet predict weights=runs/detector/detector.safetensors \
     images=data/shapes/detection/val
-python tools/predict.py weights=runs/detector/detector.safetensors images='photos/*.jpg' \
+nasdet predict weights=runs/detector/detector.safetensors images='photos/*.jpg' \
     score_threshold=0.3 horizontal_flip=true
-python tools/predict.py weights=runs/detector/detector.safetensors images=street.mp4 every_nth=5
-python tools/predict.py weights=runs/detector/detector.safetensors images=0     # first camera
+nasdet predict weights=runs/detector/detector.safetensors images=street.mp4 every_nth=5
+nasdet predict weights=runs/detector/detector.safetensors images=0     # first camera
 """
 
 from __future__ import annotations

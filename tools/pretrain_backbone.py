@@ -3,9 +3,9 @@ r"""Pretrain a backbone as a classifier on an image folder, CIFAR-10 or ImageNet
 Writes backbone.safetensors, which is a backbone spec, and metrics.json. The same command resumes an
 interrupted training.
 
-python tools/pretrain_backbone.py                                       # demonstration data
-python tools/pretrain_backbone.py backbone=runs/search/cells.json:2@384
-python tools/pretrain_backbone.py data_root=/data/imagenet recipe=classifier_imagenet \
+nasdet pretrain-backbone                                       # demonstration data
+nasdet pretrain-backbone backbone=runs/search/cells.json:2@384
+nasdet pretrain-backbone data_root=/data/imagenet recipe=classifier_imagenet \
     backbone=nasnet_a:4@1056 num_workers=8
 """
 

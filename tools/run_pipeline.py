@@ -1,7 +1,7 @@
 r"""Run the full pipeline: search cells, pretrain backbones, train detectors, evaluate, compare.
 
-python tools/run_pipeline.py experiment=quickstart     # the same as `make quickstart`
-python tools/run_pipeline.py search.num_trials=200 pretrain.data_root=/data/imagenet \
+nasdet run-pipeline experiment=quickstart     # the same as `make quickstart`
+nasdet run-pipeline search.num_trials=200 pretrain.data_root=/data/imagenet \
     training.data.root=/data/coco
 
 Stages that are complete, with the same settings on the same data, are skipped; an interrupted stage

@@ -3,11 +3,11 @@ r"""Search for cells.
 Writes cells.json, cells.png, trials.csv and report.html. The same command resumes an interrupted
 search, and continues a finished one that is given more trials.
 
-python tools/search_cells.py                                        # demonstration data
-python tools/search_cells.py strategy=evolution num_trials=100 control=true
-python tools/search_cells.py reward=proxy_paper reward.data_root=/data/cifar10 \
+nasdet search-cells                                        # demonstration data
+nasdet search-cells strategy=evolution num_trials=100 control=true
+nasdet search-cells reward=proxy_paper reward.data_root=/data/cifar10 \
     reward.download=true num_trials=500
-python tools/search_cells.py strategy=nsga2 cost.front=true    # accuracy and multiply-adds
+nasdet search-cells strategy=nsga2 cost.front=true    # accuracy and multiply-adds
 """
 
 from __future__ import annotations

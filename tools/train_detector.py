@@ -3,12 +3,12 @@ r"""Train Faster R-CNN on a backbone and evaluate it with COCO's metrics.
 Writes detector.safetensors, results.json, metrics.json and detections.png. The same command resumes
 an interrupted training.
 
-python tools/train_detector.py                                          # demonstration data
-python tools/train_detector.py backbone=runs/pretrain/backbone.safetensors
-python tools/train_detector.py experiment=coco_1x data.root=/data/coco \
+nasdet train-detector                                          # demonstration data
+nasdet train-detector backbone=runs/pretrain/backbone.safetensors
+nasdet train-detector experiment=coco_1x data.root=/data/coco \
     backbone=timm:resnet50 pretrained=true
-python tools/train_detector.py --dry-run          # check the setup in under a minute
-torchrun --nproc-per-node 2 tools/train_detector.py
+nasdet train-detector --dry-run          # check the setup in under a minute
+torchrun --nproc-per-node 2 --no-python nasdet train-detector
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class PortableMuon(Muon):
 
     def step(self, closure: Any = None) -> Any:
         with _newton_schulz_in(torch.float32 if self._is_emulated() else torch.bfloat16):
-            return super().step(closure)
+            return super().step(closure)  # type: ignore[no-untyped-call]
 
     def _is_emulated(self) -> bool:
         devices = {p.device.type for group in self.param_groups for p in group["params"]}

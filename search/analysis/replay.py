@@ -25,7 +25,7 @@ from search.rewards.config import CostConfig
 from search.rewards.tabular import TableReward
 from search.space import build_space
 from search.strategies import build_sampler
-from search.strategies.base import StrategyConfig
+from search.strategies.config import StrategyConfig
 from search.study.config import SearchConfig
 from search.study.driver import TrialDriver
 

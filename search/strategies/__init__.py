@@ -1,17 +1,27 @@
-"""Search strategies: one table, read by the builder and by the command line."""
+"""Search strategies: one table, read by the builder and by the command line.
+
+Importing this package loads neither Optuna nor torch; a strategy's module is imported when the
+strategy is chosen.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backbone.config import Choice, find_choice
 from search.space import SearchSpace
-from search.strategies.base import ALL_FINISHED, DecisionSampler, HistoryWindow, StrategyConfig
-from search.strategies.controller import ControllerConfig
-from search.strategies.evolution import EvolutionConfig
-from search.strategies.optuna import NsgaConfig, TpeConfig
-from search.strategies.random import RandomConfig
+from search.strategies.config import (
+    ControllerConfig,
+    EvolutionConfig,
+    NsgaConfig,
+    RandomConfig,
+    StrategyConfig,
+    TpeConfig,
+)
+
+if TYPE_CHECKING:
+    from search.strategies.base import DecisionSampler, HistoryWindow
 
 STRATEGIES: Mapping[str, Choice] = {
     "random": Choice(RandomConfig, "search.strategies.random:RandomSampler"),
@@ -28,7 +38,7 @@ def build_sampler(
     space: SearchSpace,
     *,
     seed: int,
-    history: HistoryWindow = ALL_FINISHED,
+    history: HistoryWindow | None = None,
 ) -> DecisionSampler[Any]:
     """Build the sampler of a strategy.
 
@@ -36,12 +46,14 @@ def build_sampler(
         config: selects and configures the strategy.
         space: the search space to sample from.
         seed: seed of all proposals.
-        history: which earlier trials a proposal may depend on.
+        history: which earlier trials a proposal may depend on; None: all that are finished.
 
     Raises:
         TypeError: if no row of ``STRATEGIES`` has that config type.
     """
+    from search.strategies.base import ALL_FINISHED
+
     sampler: DecisionSampler[Any] = find_choice(STRATEGIES, config).load()(
-        space, config, seed=seed, history=history
+        space, config, seed=seed, history=history or ALL_FINISHED
     )
     return sampler

@@ -9,27 +9,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from backbone.presets import Preset
 from search.space import SearchSpace
-
-
-@dataclass(kw_only=True, slots=True)
-class StrategyConfig(Preset):
-    """Base of all strategy configs; the subclass selects the sampler."""
-
-    preset_group: ClassVar[str] = "search/strategy"
-    preset_table: ClassVar[str] = "search.strategies:STRATEGIES"
-
-    supports_multi_objective: ClassVar[bool] = True
-    """Whether the strategy can maximize the reward and minimize the cost at the same time."""
-
+from search.strategies.config import StrategyConfig
 
 ConfigT = TypeVar("ConfigT", bound=StrategyConfig)
 

@@ -7,67 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from backbone.config import require_at_least
 from search.randomness import stream
 from search.space import SearchSpace
 from search.strategies.base import (
     DecisionSampler,
     HistoryWindow,
-    StrategyConfig,
     is_orphaned,
 )
+from search.strategies.config import ControllerConfig
 
 FAILED_REWARD = 0.0
 """Reward that the controller learns from a failed trial, the lowest possible."""
-
-
-@dataclass(kw_only=True, slots=True)
-class ControllerConfig(StrategyConfig):
-    """The paper's recurrent controller, trained with PPO (appendix A.2)."""
-
-    supports_multi_objective: ClassVar[bool] = False
-
-    batch_size: int = 20
-    """Genotypes per update (paper, appendix A.3)."""
-    num_units: int = 100
-    """Hidden units of the one-layer LSTM and size of its embeddings (paper, appendix A.2)."""
-    initial_range: float = 0.1
-    """Weights are initialized uniformly in plus or minus this value (paper, appendix A.2)."""
-    learning_rate: float = 0.00035
-    """Learning rate of Adam. The rate is from the paper, appendix A.2, which does not name the
-    optimizer."""
-    entropy_weight: float = 1e-5
-    """Weight of the entropy bonus (paper, appendix A.2)."""
-    baseline_weight: float = 0.95
-    """Decay of the moving average of rewards (paper, appendix A.2), in [0, 1)."""
-    clip: float = 0.2
-    """PPO's clipping range of a probability ratio, per decision. Not in the paper; PPO's usual
-    value."""
-    epochs_per_update: int = 4
-    """Optimizer steps on each batch. Not in the paper; a usual value."""
-
-    def __post_init__(self) -> None:
-        require_at_least(
-            1,
-            batch_size=self.batch_size,
-            num_units=self.num_units,
-            epochs_per_update=self.epochs_per_update,
-        )
-        require_at_least(
-            0,
-            initial_range=self.initial_range,
-            learning_rate=self.learning_rate,
-            entropy_weight=self.entropy_weight,
-            clip=self.clip,
-        )
-        if not 0 <= self.baseline_weight < 1:
-            raise ValueError(f"baseline_weight must be in [0, 1), not {self.baseline_weight}")
 
 
 @dataclass(frozen=True, slots=True)

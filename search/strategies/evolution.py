@@ -8,41 +8,20 @@ that paper, is mutated like an operation if the space offers more than one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial
 
-from backbone.config import require_at_least
 from search.randomness import stream
 from search.space import Choice, SearchSpace
-from search.strategies.base import DecisionSampler, StrategyConfig
+from search.strategies.base import DecisionSampler
+from search.strategies.config import EvolutionConfig
 
 if TYPE_CHECKING:
     import torch
 
 Individual = tuple[tuple[int, ...], Sequence[float]]
 """Decisions and their objective values: the reward, and the cost in a multi-objective search."""
-
-
-@dataclass(kw_only=True, slots=True)
-class EvolutionConfig(StrategyConfig):
-    """Regularized evolution (Real et al. 2019)."""
-
-    population_size: int = 100
-    """P: number of most recent trials that are alive; earlier trials than that many are random
-    (Real et al. 2019: 100)."""
-    sample_size: int = 25
-    """S: draws per tournament, whose best becomes the parent (Real et al. 2019: 25)."""
-    identity_probability: float = 0.05
-    """Probability that a child equals its parent, in [0, 1) (Real et al. 2019: 0.05)."""
-
-    def __post_init__(self) -> None:
-        require_at_least(1, population_size=self.population_size, sample_size=self.sample_size)
-        if not 0 <= self.identity_probability < 1:
-            raise ValueError(
-                f"identity_probability must be in [0, 1), not {self.identity_probability}"
-            )
 
 
 class EvolutionSampler(DecisionSampler[EvolutionConfig]):

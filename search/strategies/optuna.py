@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -12,31 +11,9 @@ from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from backbone.config import require_at_least
 from search.randomness import stream
-from search.strategies.base import ConfigT, DecisionSampler, StrategyConfig
-
-
-@dataclass(kw_only=True, slots=True)
-class TpeConfig(StrategyConfig):
-    """Optuna's tree-structured Parzen estimator (Bergstra et al. 2011), multivariate."""
-
-    num_startup_trials: int = 10
-    """Random trials before the estimator is used, at least 1."""
-
-    def __post_init__(self) -> None:
-        require_at_least(1, num_startup_trials=self.num_startup_trials)
-
-
-@dataclass(kw_only=True, slots=True)
-class NsgaConfig(StrategyConfig):
-    """Optuna's NSGA-II (Deb et al. 2002), for reward and cost together."""
-
-    population_size: int = 50
-    """Genotypes per generation, at least 2."""
-
-    def __post_init__(self) -> None:
-        require_at_least(2, population_size=self.population_size)
+from search.strategies.base import ConfigT, DecisionSampler
+from search.strategies.config import NsgaConfig, TpeConfig
 
 
 class OptunaSampler(DecisionSampler[ConfigT]):

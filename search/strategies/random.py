@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial
 
 from search.randomness import stream
-from search.strategies.base import DecisionSampler, StrategyConfig
-
-
-@dataclass(kw_only=True, slots=True)
-class RandomConfig(StrategyConfig):
-    """Every decision uniformly at random: the paper's control experiment (section 4.4)."""
+from search.strategies.base import DecisionSampler
+from search.strategies.config import RandomConfig
 
 
 class RandomSampler(DecisionSampler[RandomConfig]):

@@ -9,7 +9,7 @@ from search.execution.base import ExecutorConfig
 from search.rewards.config import CostConfig
 from search.space import SpaceConfig
 from search.strategies import STRATEGIES
-from search.strategies.base import StrategyConfig
+from search.strategies.config import StrategyConfig
 from search.study.pruning import PruningConfig
 
 

@@ -19,7 +19,7 @@ from search.rewards.base import Reward
 from search.space import SearchSpace, build_space
 from search.strategies import build_sampler
 from search.strategies.base import HistoryWindow
-from search.strategies.random import RandomConfig
+from search.strategies.config import RandomConfig
 from search.study.config import SearchConfig
 from search.study.driver import TrialDriver
 from search.study.heartbeat import Heartbeat

@@ -19,7 +19,7 @@ from detection.models.sizes import SIZE_GROUP, fitting_size, sized_detector
 from search.execution.base import ExecutorConfig
 from search.rewards.config import ProxyConfig, RewardConfig
 from search.space import SpaceConfig
-from search.strategies.base import StrategyConfig
+from search.strategies.config import StrategyConfig
 from search.strategies.evolution import EvolutionConfig
 
 COMPOSED = {

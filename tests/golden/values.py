@@ -39,10 +39,13 @@ from search.rewards.proxy import ProxyReward
 from search.rewards.supernet_reward import SupernetReward
 from search.rewards.zero_cost import ZeroCostReward
 from search.space import SpaceConfig, build_space
-from search.strategies.controller import ControllerConfig
-from search.strategies.evolution import EvolutionConfig
-from search.strategies.optuna import NsgaConfig, TpeConfig
-from search.strategies.random import RandomConfig
+from search.strategies.config import (
+    ControllerConfig,
+    EvolutionConfig,
+    NsgaConfig,
+    RandomConfig,
+    TpeConfig,
+)
 from search.study.config import SearchConfig
 from search.study.study import run_search
 

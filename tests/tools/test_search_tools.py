@@ -18,9 +18,7 @@ from _cli import Tool
 from replay_strategies import named_strategy
 from search.randomness import stream
 from search.rewards.tabular import read_table
-from search.strategies.controller import ControllerConfig
-from search.strategies.evolution import EvolutionConfig
-from search.strategies.random import RandomConfig
+from search.strategies.config import ControllerConfig, EvolutionConfig, RandomConfig
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["space.operations=[identity,max_pool_3x3]", "space.num_blocks=1"]

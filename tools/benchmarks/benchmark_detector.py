@@ -4,8 +4,8 @@ Writes benchmark.json. All are measured in one run, in turns, on noise; nothing 
 running. A backbone spec gets a detector with new weights, which detects nothing and so suppresses
 little: its latency is a lower bound.
 
-python tools/benchmarks/benchmark_detector.py detectors='[runs/detector/detector.safetensors]'
-python tools/benchmarks/benchmark_detector.py detectors='["nasnet_a:4@1056","timm:resnet50"]' \
+nasdet benchmark detector detectors='[runs/detector/detector.safetensors]'
+nasdet benchmark detector detectors='["nasnet_a:4@1056","timm:resnet50"]' \
     height_px=800 width_px=1216 precision=bf16-mixed accelerator=gpu
 """
 

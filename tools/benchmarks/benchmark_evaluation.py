@@ -3,8 +3,8 @@ r"""Measure the speed and memory of COCO evaluation, against pycocotools used as
 Generates data and gives each entry a process of its own, which reads both files, so that its peak
 memory is its own. Writes benchmark.json and reports the greatest difference between the metrics.
 
-python tools/benchmarks/benchmark_evaluation.py               # 5,000 images x 100 detections
-python tools/benchmarks/benchmark_evaluation.py num_images=500 rounds=3
+nasdet benchmark evaluation               # 5,000 images x 100 detections
+nasdet benchmark evaluation num_images=500 rounds=3
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@ r"""Measure the speed of proxy trainings, against a reference PyTorch loop that 
 
 Writes benchmark.json. Everything is measured in one run, in turns; nothing else should be running.
 
-python tools/benchmarks/benchmark_proxy.py                              # demonstration data
-python tools/benchmarks/benchmark_proxy.py reward=proxy_paper reward.data_root=/data/cifar10 \
+nasdet benchmark proxy                              # demonstration data
+nasdet benchmark proxy reward=proxy_paper reward.data_root=/data/cifar10 \
     reward.epochs=1 reward.max_train_images=10000
 """
 

@@ -4,8 +4,8 @@ Writes benchmark.json. Everything is measured in one run, in turns; nothing else
 Model, weights, images and optimizer are the same, without augmentation; the first steps, in which a
 process warms up, are left out.
 
-python tools/benchmarks/benchmark_training.py                           # demonstration data
-python tools/benchmarks/benchmark_training.py size=full data=coco data.root=/data/coco \
+nasdet benchmark training                           # demonstration data
+nasdet benchmark training size=full data=coco data.root=/data/coco \
     num_workers=4 batch_size=2 backbone=timm:resnet50 engines=[detectron2]
 """
 

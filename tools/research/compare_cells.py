@@ -3,8 +3,8 @@ r"""Train several cells in the same way, each as wide as its cost allows; compar
 Takes cells.json of a search or its control, or published cells by name. Writes cells_compared.json
 and measurements.jsonl. The same command resumes an interrupted comparison.
 
-python tools/research/compare_cells.py 'cells=[runs/search/cells.json,nasnet_a]'
-python tools/research/compare_cells.py 'cells=[runs/cifar10/cells.json,nasnet_a,darts_v2]' \
+nasdet research compare-cells 'cells=[runs/search/cells.json,nasnet_a]'
+nasdet research compare-cells 'cells=[runs/cifar10/cells.json,nasnet_a,darts_v2]' \
     reward=proxy_paper reward.data_root=/data/cifar10 mult_adds=40
 """
 

@@ -2,9 +2,9 @@ r"""Compare finished searches on one page: best reward so far over trials and ti
 
 Writes report.html and its plots.
 
-python tools/search_cells.py --multirun out=runs/random strategy=random seed=0,1
-python tools/search_cells.py --multirun out=runs/short strategy=evolution_short seed=0,1
-python tools/research/compare_searches.py \
+nasdet search-cells --multirun out=runs/random strategy=random seed=0,1
+nasdet search-cells --multirun out=runs/short strategy=evolution_short seed=0,1
+nasdet research compare-searches \
     'searches={random: [runs/random/0, runs/random/1], short: [runs/short/0, runs/short/1]}'
 """
 

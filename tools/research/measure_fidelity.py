@@ -3,10 +3,10 @@ r"""Measure the rank correlation of proxy rewards with a reference reward, and r
 Writes fidelity.json, fidelity.png and measurements.jsonl. The same command resumes an interrupted
 measurement.
 
-python tools/research/measure_fidelity.py                                # demonstration data
-python tools/research/measure_fidelity.py reward=proxy_paper reward.data_root=/data/cifar10 \
+nasdet research measure-fidelity                                # demonstration data
+nasdet research measure-fidelity reward=proxy_paper reward.data_root=/data/cifar10 \
     'proxies=[{epochs: 5},{epochs: 1, max_train_images: 5000},{first_filters: 8}]'
-python tools/research/measure_fidelity.py num_genotypes=50 wanted_tau=0.6 'zero_cost=[naswot]'
+nasdet research measure-fidelity num_genotypes=50 wanted_tau=0.6 'zero_cost=[naswot]'
 """
 
 from __future__ import annotations

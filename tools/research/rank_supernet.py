@@ -3,9 +3,9 @@ r"""Measure the rank correlation of supernet scores with stand-alone training.
 Trains the supernet of a table's space, unless its file exists, and scores the table's cells with
 it. Writes supernet_ranking.json, supernet_ranking.png and supernet.safetensors.
 
-python tools/research/rank_supernet.py table=docs/data/cifar10_648.jsonl \
+nasdet research rank-supernet table=docs/data/cifar10_648.jsonl \
     reward.data_root=/data/cifar10 reward.first_filters=8 reward.held_out_images=5000
-python tools/research/rank_supernet.py table=table.jsonl \
+nasdet research rank-supernet table=table.jsonl \
     reward.weights=runs/search/supernet.safetensors
 """
 

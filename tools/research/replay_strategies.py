@@ -2,10 +2,10 @@ r"""Compare strategies on a recorded table: the trainings that each needs, over 
 
 Writes replays.json and replays.png. Needs no training.
 
-python tools/research/replay_strategies.py
-python tools/research/replay_strategies.py 'strategies=[random,evolution]' num_seeds=20 \
+nasdet research replay-strategies
+nasdet research replay-strategies 'strategies=[random,evolution]' num_seeds=20 \
     top_fraction=0.05
-python tools/research/replay_strategies.py \
+nasdet research replay-strategies \
     'strategies=[controller,{controller: {batch_size: 10, learning_rate: 0.003}}]'
 """
 
@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # modules that all tools share
 
 from _cli import Run, tool
 from backbone.config import require_at_least
-from search.strategies.base import StrategyConfig
+from search.strategies.config import StrategyConfig
 
 if TYPE_CHECKING:
     from search.analysis.replay import Efficiency, Replay

@@ -2,8 +2,8 @@
 
 Time is virtual while the driver waits and real while it works. Writes simulation.json.
 
-python tools/research/simulate_search.py                          # as in the paper: 500 workers
-python tools/research/simulate_search.py num_trials=500 workers.num_workers=20 strategy=evolution
+nasdet research simulate-search                          # as in the paper: 500 workers
+nasdet research simulate-search num_trials=500 workers.num_workers=20 strategy=evolution
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from _cli import Run, tool
 from search.analysis.config import SimulationConfig
 from search.rewards.config import CostConfig
 from search.space import SpaceConfig
-from search.strategies.base import StrategyConfig
+from search.strategies.config import StrategyConfig
 from search.study.config import SearchConfig
 
 

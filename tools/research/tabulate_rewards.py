@@ -2,8 +2,8 @@ r"""Reward every genotype of a small space once, as a table on which strategies 
 
 Writes rewards.jsonl. The same command resumes an interrupted table.
 
-python tools/research/tabulate_rewards.py                               # demonstration data
-python tools/research/tabulate_rewards.py reward.data_root=/data/cifar10 reward.epochs=2 \
+nasdet research tabulate-rewards                               # demonstration data
+nasdet research tabulate-rewards reward.data_root=/data/cifar10 reward.epochs=2 \
     'space.operations=[identity,conv_3x3,sep_conv_3x3]'
 """
 

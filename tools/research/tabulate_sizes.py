@@ -2,7 +2,7 @@
 
 Prints the table and writes it between the marks of docs/backbones.md.
 
-python tools/research/tabulate_sizes.py
+nasdet research tabulate-sizes
 """
 
 from __future__ import annotations

@@ -11,10 +11,13 @@ from search.analysis.reward_table import record_table
 from search.execution.base import ExecutorConfig
 from search.rewards.tabular import TableConfig, TableReward
 from search.space import SpaceConfig, build_space
-from search.strategies.controller import ControllerConfig
-from search.strategies.evolution import EvolutionConfig
-from search.strategies.optuna import NsgaConfig, TpeConfig
-from search.strategies.random import RandomConfig
+from search.strategies.config import (
+    ControllerConfig,
+    EvolutionConfig,
+    NsgaConfig,
+    RandomConfig,
+    TpeConfig,
+)
 
 OPERATIONS = ["identity", "conv_1x1", "max_pool_3x3", "avg_pool_3x3"]
 # One block whose inputs differ: each genotype has two sequences of decisions, so that random ones

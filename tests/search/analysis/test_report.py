@@ -13,8 +13,7 @@ from backbone.cells.published import ENAS
 from search.analysis.report import FinishedSearch, _draw_band, write_report
 from search.rewards.config import CostConfig
 from search.space import SpaceConfig
-from search.strategies.evolution import EvolutionConfig
-from search.strategies.random import RandomConfig
+from search.strategies.config import EvolutionConfig, RandomConfig
 from search.study.config import SearchConfig
 from search.study.results import TrialRow
 from search.study.study import run_search, search_control

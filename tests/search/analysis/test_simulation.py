@@ -6,8 +6,7 @@ from search.analysis.simulation import SimulatedExecutor, SimulatedReward, simul
 from search.execution.worker import Task
 from search.rewards.config import CostConfig
 from search.space import SpaceConfig, build_space
-from search.strategies.evolution import EvolutionConfig
-from search.strategies.random import RandomConfig
+from search.strategies.config import EvolutionConfig, RandomConfig
 from search.study.config import SearchConfig
 from search.study.storage import open_storage
 

@@ -21,10 +21,13 @@ from backbone.cells.genotype import Genotype
 from search.execution.local import LocalConfig
 from search.rewards.config import CostConfig
 from search.space import SpaceConfig
-from search.strategies.controller import ControllerConfig
-from search.strategies.evolution import EvolutionConfig
-from search.strategies.optuna import NsgaConfig, TpeConfig
-from search.strategies.random import RandomConfig
+from search.strategies.config import (
+    ControllerConfig,
+    EvolutionConfig,
+    NsgaConfig,
+    RandomConfig,
+    TpeConfig,
+)
 from search.study.config import PruningConfig, SearchConfig
 from search.study.storage import open_storage
 from search.study.study import run_search, search_control

@@ -18,7 +18,7 @@ from search.rewards.config import SupernetConfig
 from search.rewards.proxy import ProxyReward
 from search.rewards.supernet_reward import SupernetReward
 from search.space import SpaceConfig, build_space
-from search.strategies.random import RandomConfig
+from search.strategies.config import RandomConfig
 from search.study.config import SearchConfig
 from search.study.study import run_search
 

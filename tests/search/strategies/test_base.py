@@ -4,10 +4,8 @@ import pytest
 from search.space import SearchSpace
 from search.strategies import build_sampler
 from search.strategies.base import HistoryWindow, StrategyConfig
+from search.strategies.config import EvolutionConfig, NsgaConfig, RandomConfig, TpeConfig
 from search.strategies.controller import ControllerConfig, ControllerSampler
-from search.strategies.evolution import EvolutionConfig
-from search.strategies.optuna import NsgaConfig, TpeConfig
-from search.strategies.random import RandomConfig
 
 SPACE = SearchSpace(operations=("identity", "conv_1x1", "max_pool_3x3"), num_blocks=1)
 CONTROLLER = ControllerConfig(batch_size=4, num_units=8, learning_rate=0.05)

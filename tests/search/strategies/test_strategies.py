@@ -10,7 +10,7 @@ from search.execution import EXECUTORS
 from search.space import SpaceConfig
 from search.strategies import STRATEGIES
 from search.strategies.base import DecisionSampler, StrategyConfig
-from search.strategies.random import RandomConfig
+from search.strategies.config import RandomConfig
 from search.study.config import SearchConfig
 from search.study.study import run_search
 

@@ -14,8 +14,7 @@ import pytest
 
 from backbone.cells.genotype import Genotype
 from search.space import SpaceConfig
-from search.strategies.controller import ControllerConfig
-from search.strategies.random import RandomConfig
+from search.strategies.config import ControllerConfig, RandomConfig
 from search.study.config import SearchConfig
 from search.study.study import run_search
 
