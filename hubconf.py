@@ -6,8 +6,9 @@ is a function of the Python API, docs/python.md.
 
 from backbone import build_backbone as backbone
 from backbone import pretrain_backbone
-from detection import Predictor as _Predictor
 from detection import (
+    DetectorRecipe,
+    Predictor,
     ShapesConfig,
     compare_backbones,
     evaluate,
@@ -19,6 +20,7 @@ from search import search_cells
 __all__ = [
     "backbone",
     "compare_backbones",
+    "detector_recipe",
     "evaluate",
     "make_shapes",
     "predictor",
@@ -30,5 +32,6 @@ __all__ = [
 
 dependencies = ["torch", "torchvision", "timm", "lightning", "safetensors", "hotcoco", "optuna"]
 
-predictor = _Predictor.load
+detector_recipe = DetectorRecipe.preset
+predictor = Predictor.load
 shapes_config = ShapesConfig

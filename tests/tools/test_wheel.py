@@ -169,3 +169,49 @@ def test_data_training_prediction_and_comparison_in_an_empty_folder(nasdet):
     )
     assert "timm:lcnet_035" in done.stdout
     assert len(json.loads((nasdet.folder / "runs/compared/comparison.json").read_text())) == 2
+
+
+STAGES = """
+sizes = dict.fromkeys(
+    ("num_search_train", "num_search_val", "num_pretrain_train", "num_pretrain_val"), 8
+)
+make_shapes(ShapesConfig(**sizes, num_detection_train=12, num_detection_val=4), "data/shapes")
+recipe = DetectorRecipe.preset("smoke", iterations=6)
+arguments = {"size": "small", "recipe": recipe, "accelerator": "cpu"}
+data = "data/shapes/detection"
+trained = train_detector("nasnet_a:1@96", data, out="runs/python", **arguments)
+detections = load_predictor(trained.path, score_threshold=0.0)(f"{data}/val/000001.png")
+print("boxes", detections.boxes.shape[1], len(detections.names) == len(detections))
+specs = ["nasnet_a:1@96", "timm:lcnet_035"]
+results = compare_backbones(specs, data, out="runs/python_compared", **arguments)
+print("compared", *(result.name for result in results))
+"""
+
+
+def test_the_same_through_the_python_api(nasdet):
+    imports = """
+from detection import (
+    DetectorRecipe, Predictor, ShapesConfig, compare_backbones, make_shapes, train_detector
+)
+load_predictor = Predictor.load
+"""
+    done = nasdet("-c", imports + STAGES, command=(sys.executable,))
+    assert "boxes 4 True\ncompared nasnet_a:1@96 timm:lcnet_035\n" in done.stdout
+    assert (nasdet.folder / "runs/python/detector.safetensors").is_file()
+
+
+def test_the_same_through_torch_hub(nasdet):
+    imports = f"""
+import functools, torch
+def entry(name):
+    return functools.partial(torch.hub.load, {str(ROOT)!r}, name, source="local")
+ShapesConfig, make_shapes = entry("shapes_config"), entry("make_shapes")
+load_predictor, train_detector = entry("predictor"), entry("train_detector")
+compare_backbones = entry("compare_backbones")
+class DetectorRecipe:
+    preset = staticmethod(entry("detector_recipe"))
+"""
+    done = nasdet("-c", imports + STAGES.replace("runs/python", "runs/hub"),
+                  command=(sys.executable,), PYTHONPATH="")  # fmt: skip
+    assert "boxes 4 True\ncompared nasnet_a:1@96 timm:lcnet_035\n" in done.stdout
+    assert (nasdet.folder / "runs/hub/detector.safetensors").is_file()
