@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from backbone.io.progress import progress_bar
 from backbone.io.runtime import choose_device, world_size
 from backbone.training.preflight import peak_bytes
 from detection.config import DetectorRecipe
@@ -126,7 +126,7 @@ def _overfit(
     losses: list[float] = []
     times: list[float] = []
     full_seconds = 0.0
-    with tqdm(total=MAX_STEPS, desc="dry run", unit="step", disable=not progress) as bar:
+    with progress_bar(total=MAX_STEPS, desc="dry run", unit="step", shown=progress) as bar:
         while len(losses) < MAX_STEPS and (sum(times) < MAX_SECONDS or len(losses) < MIN_STEPS):
             start = time.monotonic()
             seed_step(config.seed, len(losses), device=device)

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from backbone.cells.architecture import Architecture
 from backbone.cells.genotype import Genotype, require_cells
 from backbone.io.files import write_text
+from backbone.io.progress import progress_bar
 from backbone.profile.complexity import count_mult_adds, nearest_width
 from search.analysis.config import CellComparisonConfig
 from search.analysis.reward_log import LOG_NAME, LoggedReward, RewardLog
@@ -183,9 +183,9 @@ def _train(
     if not missing:
         return
     tasks = [Task(number=n, architecture=g, seed=seed) for n, (_, g, seed) in enumerate(missing)]
-    bar = tqdm(
+    bar = progress_bar(
         total=num_runs, initial=num_runs - len(missing), desc="cells", unit="training",
-        disable=not config.progress,
+        shown=config.progress,
     )  # fmt: skip
     failures = []
     with bar, running_executor(config.executor, Evaluator(reward)) as executor:

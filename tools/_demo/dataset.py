@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from _demo.config import SPLITS, STAGES, ShapesConfig
 from _demo.scenes import (
@@ -34,6 +33,7 @@ from _demo.scenes import (
     scene_generator,
 )
 from _demo.sprites import Range
+from backbone.io.progress import progress_bar
 from backbone.io.runtime import end_with_parent
 
 MANIFEST_NAME = "shapes.json"
@@ -143,7 +143,7 @@ def _manifest(config: ShapesConfig) -> dict[str, Any]:
 
 def make_shapes_with_bar(config: ShapesConfig, root: Path) -> None:
     """Write the demonstration data and show a progress bar."""
-    with tqdm(unit=" images", desc="drawing") as bar:
+    with progress_bar(unit=" images", desc="drawing") as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total

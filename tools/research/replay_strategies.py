@@ -136,14 +136,16 @@ def replay_all(
 ) -> dict[str, list[Replay]]:
     """Search the table with every strategy and seed."""
     import optuna
-    from tqdm import tqdm
 
+    from backbone.io.progress import progress_bar
     from search.analysis.replay import replay
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it logs every study
     seeds = range(args.seed, args.seed + args.num_seeds)
     replays: dict[str, list[Replay]] = {name: [] for name in strategies}
-    with tqdm(total=len(strategies) * len(seeds), unit="search", disable=not args.progress) as bar:
+    with progress_bar(
+        total=len(strategies) * len(seeds), unit="search", shown=args.progress
+    ) as bar:
         for name, strategy in strategies.items():
             bar.set_description_str(name)
             for seed in seeds:
