@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from _cli import Run, tool
 from _logger_base import LoggerConfig
 from _loggers import build_loggers, close_loggers, named_bar
+from _output import print_line
 from detection.engine.config import TrainDetectorConfig
 
 
@@ -82,7 +83,13 @@ def main(run: Run[Args]) -> None:
         parts=[Table("Comparison", head, rows, "AP in percent on the validation images.")],
     )
     run.record()
-    print(f"\n{text_table(head, rows)}\n\nreport: {out / 'report.html'}")
+    run.report(
+        backbones=[result.to_dict() for result in results],
+        comparison=out / "comparison.json",
+        report=out / "report.html",
+    )
+    print(f"\n{text_table(head, rows)}\n")
+    print_line("report", out / "report.html")
 
 
 if __name__ == "__main__":

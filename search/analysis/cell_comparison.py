@@ -125,6 +125,10 @@ class CellResult:
         """Sample standard deviation over seeds; 0 for a single one."""
         return statistics.stdev(self.errors) if len(self.errors) > 1 else 0.0
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, the mean and the standard deviation as JSON types."""
+        return asdict(self) | {"mean": self.mean, "standard_deviation": self.deviation}
+
 
 def compare_cells(
     config: CellComparisonConfig,
@@ -215,6 +219,6 @@ def _result(name: str, logged: list[LoggedReward], size: NetworkSize) -> CellRes
 def _write(
     results: list[CellResult], reward: ScaledAccuracy, path: Path, *, num_seeds: int
 ) -> None:
-    rows = [asdict(r) | {"mean": r.mean, "standard_deviation": r.deviation} for r in results]
+    rows = [result.to_dict() for result in results]
     record = {"reward": reward.arguments, "data": reward.data, "seeds": num_seeds, "cells": rows}
     write_text(path, json.dumps(record, indent=1) + "\n")

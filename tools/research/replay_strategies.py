@@ -25,6 +25,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # modules that all tools share
 
 from _choices import CONFIG_DIR
 from _cli import Run, tool
+from _output import print_line
 from backbone.config import require_at_least
 
 if TYPE_CHECKING:
@@ -91,8 +92,10 @@ def main(run: Run[Args]) -> None:
         as_record(one, replays[one.name], target) | {"settings": to_builtins(strategies[one.name])}
         for one in summaries
     ]
-    write_json(run.out / "replays.json", header | {"strategies": results})
+    path, record = run.out / "replays.json", header | {"strategies": results}
+    write_json(path, record)
     run.record()
+    run.report(**record, replays=path, plots=picture)
     num_goals = sum(reward >= target for reward in rewards)
     print(
         f"\nTrainings needed to reach one of the {num_goals} best of {len(rewards)} genotypes "
@@ -100,7 +103,8 @@ def main(run: Run[Args]) -> None:
     )
     head = ["strategy", "quartiles", "mean", "95 % interval", "reached", "trained"]
     print(f"{text_table(head, [as_row(one) for one in summaries])}\n")
-    print(f"replays: {run.out / 'replays.json'}\nplots: {picture}")
+    print_line("replays", path)
+    print_line("plots", picture)
 
 
 def named_strategy(entry: Any) -> tuple[str, StrategyConfig]:
