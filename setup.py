@@ -64,6 +64,7 @@ setup(
         "numpy>=1.26",
         "pillow>=10.4",
         "tqdm>=4.66",
+        "rich>=13",
         "pyyaml>=6",
         "msgspec>=0.19",
         "jinja2>=3.1",

@@ -94,8 +94,11 @@ def test_every_artifact_of_the_pipeline_records_how_it_was_made(pipeline):
 def test_a_complete_pipeline_is_not_run_again(pipeline):
     out, arguments, _ = pipeline
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
-    again = run("run_pipeline", *arguments)
-    assert again.stdout.count("already there") == 6
+    again = run("run_pipeline", *arguments, "--json")
+    assert again.stderr.count("already there") == 6
+    figures = json.loads(again.stdout)
+    assert figures["backbones"] == json.loads((out / "comparison.json").read_text())
+    assert figures["cells"] == f"{out}/search/cells.json"
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == before
 
 
@@ -204,18 +207,22 @@ def test_backbones_are_compared_in_one_table(pipeline, tmp_path):
         f"training.data.root={out}/data/detection",
         "recipe@training.recipe=smoke",
         f"out={tmp_path}",
+        "--json",
     )
-    assert "timm:lcnet_035" in done.stdout
-    assert len(json.loads((tmp_path / "comparison.json").read_text())) == 2
+    assert "timm:lcnet_035" in done.stderr
+    results = json.loads((tmp_path / "comparison.json").read_text())
+    assert json.loads(done.stdout)["backbones"] == results
+    assert len(results) == 2
 
 
 def test_two_processes_train_one_detector_that_one_process_scores_alike(pipeline, tmp_path):
     out = pipeline[0]
-    run(
+    done = run(
         "train_detector",
         *data_arguments(pipeline),
         "backbone=timm:lcnet_035",
         f"out={tmp_path}/two",
+        "--json",
         launcher=(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
     )
     data = out / "data/detection"
@@ -227,6 +234,7 @@ def test_two_processes_train_one_detector_that_one_process_scores_alike(pipeline
         f"out={tmp_path}/one",
     )
     two, one = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("two", "one"))
+    assert json.loads(done.stdout)["ap"] == two["ap"]
     assert {k: v for k, v in two.items() if k.startswith(("ap", "ar"))} == pytest.approx(
         {k: v for k, v in one.items() if k.startswith(("ap", "ar"))}, abs=1e-6
     )

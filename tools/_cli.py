@@ -12,11 +12,11 @@ import itertools
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -27,13 +27,15 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from tqdm import tqdm
 
 from _choices import CONFIG_DIR, RENAMED_CHOICES, RENAMED_SETTINGS, register_choices
 from _help import choice_lines, setting_lines, setting_names
 from _loggers import LazySequence, RunLogger, build_loggers, close_loggers
 from _messages import Vocabulary, refuse_renamed_choice, to_sentence
 from _options import chosen_options, fitting_options
+from _output import log_to_stderr, print_error, print_json, print_line, stdout_as_stderr
+from backbone.io.runtime import global_rank
+from search.study.config import SearchError
 
 HYDRA_SETTINGS = (
     "hydra.run.dir=.",
@@ -41,12 +43,14 @@ HYDRA_SETTINGS = (
     "hydra.sweep.subdir=.",
     "hydra.output_subdir=null",
     "hydra/job_logging=none",
+    "hydra/hydra_logging=none",
 )
-"""A tool writes to ``out``; Hydra's own folders and log files are off."""
+"""A tool writes to ``out`` and logs to standard error; Hydra's own folders and logs are off."""
 HELP_FLAGS = ("--help", "-h")
+JSON_FLAG = "--json"
 SHORT_FORMS = {"--dry-run": "dry_run=true"}
 SWEEP_FLAGS = ("--multirun", "-m")
-USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
+USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, SearchError)
 """Errors caused by the user or the machine; any other is a bug and shows its traceback."""
 
 ArgsT = TypeVar("ArgsT")
@@ -65,6 +69,12 @@ class Run(Generic[ArgsT]):
     loggers: Sequence[RunLogger] = ()
     """Created, with ``config.yaml``, when they are first accessed, so that a run that is refused
     leaves an earlier one in the same folder untouched."""
+    figures: dict[str, Any] = field(default_factory=dict)
+    """Results of the run by name, for ``--json``."""
+
+    def report(self, **figures: Any) -> None:
+        """Add results for ``--json``: figures, paths, and containers and dataclasses of these."""
+        self.figures |= figures
 
     @property
     def trainer_loggers(self) -> Sequence[Any]:
@@ -84,7 +94,6 @@ class Run(Generic[ArgsT]):
     def record(self) -> None:
         """Write ``config.yaml``; report it if the folder held a run with other settings."""
         from backbone.io.files import write_text
-        from backbone.io.runtime import global_rank
 
         if global_rank() != 0:
             return
@@ -116,6 +125,8 @@ def start_run(config: DictConfig) -> Run[Any]:
     if hydra_config.mode == RunMode.MULTIRUN:
         out /= str(hydra_config.job.num)
         args.out = str(out)
+        if global_rank() == 0:
+            print_line(f"job {hydra_config.job.num}", " ".join(hydra_config.overrides.task))
     # Lightning and torch announce changes of their own that a user can do nothing about.
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -149,10 +160,26 @@ def exit_on_user_error() -> Iterator[None]:
         filename = getattr(error, "filename", None)
         if filename and str(filename) not in text:
             text = f"{text}: {filename}"
-        for bar in list(getattr(tqdm, "_instances", [])):
-            bar.close()  # or the message follows it on its line, and it is drawn again below
-        print(f"error: {' '.join(text.split())}", file=sys.stderr)
+        print_error(text)
         sys.exit(1)
+
+
+def refuse_bad_flags(flags: Sequence[str]) -> None:
+    """Raise a ValueError of one sentence if Hydra's parser does not take these flags."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ValueError(f"{message}; --hydra-help lists the flags")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(flags)
+
+
+def fail(sentences: Sequence[str]) -> NoReturn:
+    """Print errors, one sentence each, and exit with status 1, after all that could be done."""
+    for sentence in sentences:
+        print_error(sentence)
+    sys.exit(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,39 +206,53 @@ class Tool(Generic[ArgsT]):
         ``HYDRA_FULL_ERROR=1``, with the traceback.
         """
         self.register()
+        log_to_stderr()
         with exit_on_user_error():
-            arguments = list(self.name_arguments(sys.argv[1:]))
+            arguments = list(self.name_arguments(a for a in sys.argv[1:] if a != JSON_FLAG))
             overrides = [a for a in arguments if _is_override(a)]
             if any(flag in arguments for flag in HELP_FLAGS):
                 print(self.explain(overrides))
                 return
+            # argparse takes all overrides in one piece.
+            flags = [argument for argument in arguments if argument not in overrides]
+            refuse_bad_flags(flags)
             # In a sweep a value may be a list of values, which Hydra takes apart later.
             if not any(flag in arguments for flag in SWEEP_FLAGS):
                 self.check(overrides)
-        # argparse takes all overrides in one piece.
-        flags = [argument for argument in arguments if argument not in overrides]
+        wants_json = JSON_FLAG in sys.argv[1:]
         sys.argv[1:] = [*flags, *HYDRA_SETTINGS, *overrides]
 
         @functools.wraps(self.main)  # Hydra names the job after the file of the wrapped function
         def run(config: DictConfig) -> None:
             with exit_on_user_error():
-                self.main(start_run(config))
+                if wants_json:
+                    self.print_figures(config)
+                else:
+                    self.main(start_run(config))
 
         hydra.main(version_base=None, config_path=str(CONFIG_DIR), config_name=self.name)(run)()
+
+    def print_figures(self, config: DictConfig) -> None:
+        """Run the tool and print its figures as JSON; all else goes to standard error."""
+        with stdout_as_stderr():
+            run: Run[ArgsT] = start_run(config)
+            self.main(run)
+        if global_rank() == 0:
+            print_json({"tool": self.name, "out": run.out, **run.figures})
 
     def register(self) -> None:
         """Register the tool's schema and all choices with Hydra."""
         register_choices()
         ConfigStore.instance().store(name=f"{self.name}_schema", node=self.args)
 
-    def name_arguments(self, arguments: Sequence[str]) -> Iterator[str]:
+    def name_arguments(self, arguments: Iterable[str]) -> Iterator[str]:
         """Yield a command line's arguments with all settings as ``name=value``.
 
         Raises:
             ValueError: if a value has no name and none is expected, or a flag is unknown.
         """
         names = iter(self.unnamed)
-        known = {*SHORT_FORMS, *get_args_parser()._option_string_actions}
+        known = {JSON_FLAG, *SHORT_FORMS, *get_args_parser()._option_string_actions}
         for previous, argument in itertools.pairwise(["", *arguments]):
             flag = argument.partition("=")[0]
             if flag.startswith("--") and flag not in known:
@@ -275,6 +316,7 @@ class Tool(Generic[ArgsT]):
 {offered}Settings (name=value), with their present values; a choice before --help shows its own:
 {settings}
 
+`--json` prints the results as one JSON object on standard output and all else on standard error.
 `--cfg job` prints all values as YAML, `--multirun` runs once for each of name=value,value;
 `--hydra-help` lists the other flags of every tool. HYDRA_FULL_ERROR=1 shows tracebacks."""
 

@@ -99,12 +99,12 @@ class LazySequence(Sequence[ItemT]):
 
 def named_bar(name: str, *, position: int = 0) -> Callback:
     """Return a training's progress bar that shows a name, on the line ``position``."""
-    from lightning.pytorch.callbacks import TQDMProgressBar
+    from backbone.training.trainer import TrainingBar
 
-    class NamedBar(TQDMProgressBar):
+    class NamedBar(TrainingBar):
         def get_metrics(self, *arguments: Any) -> dict[str, Any]:
             metrics = super().get_metrics(*arguments)
             metrics.pop("v_num", None)
             return {"of": name, **metrics}
 
-    return NamedBar(refresh_rate=5, process_position=position)
+    return NamedBar(process_position=position)

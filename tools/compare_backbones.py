@@ -18,6 +18,7 @@ from typing import Any
 from _cli import Run, tool
 from _logger_base import LoggerConfig
 from _loggers import build_loggers, close_loggers, named_bar
+from _output import print_line
 from detection.engine.config import ComparisonConfig
 
 
@@ -43,7 +44,13 @@ def main(run: Run[Args]) -> None:
 
     comparison = run_comparison(run.args, run.out, open_loggers=open_loggers, bar_of=named_bar)
     run.record()
-    print(f"\n{comparison.text}\n\nreport: {comparison.path}")
+    run.report(
+        backbones=[result.to_dict() for result in comparison.results],
+        comparison=run.out / "comparison.json",
+        report=comparison.path,
+    )
+    print(f"\n{comparison.text}\n")
+    print_line("report", comparison.path)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from _cli import Run, tool
+from _output import print_line
 from detection.data.convert.formats import ConversionConfig
 
 MAX_NAMED_CATEGORIES = 8
@@ -31,13 +32,16 @@ def main(run: Run[Args]) -> None:
     from detection.data.convert.convert import convert_annotations
 
     args, out = run.args, run.out
-    for split in convert_annotations(args, out):
-        print(f"{split.name}: {split.images} images, {format_box_counts(split.boxes)}")
+    splits = convert_annotations(args, out)
+    run.report(splits={s.name: {"images": s.images, "boxes": s.boxes} for s in splits})
+    for split in splits:
+        print_line(split.name, f"{split.images} images, {format_box_counts(split.boxes)}")
     if args.target_format == "coco" and {"train", "val"} <= set(args.splits):
-        print(f"use it: data=converted data.root={out}")
+        print_line("use it", f"data=converted data.root={out}")
     elif args.target_format == "coco":
         for name in args.splits:
-            print(f"annotations: {out}/annotations/instances_{name}.json  images: {out}/{name}")
+            path = f"{out}/annotations/instances_{name}.json"
+            print_line("annotations", f"{path}  images: {out}/{name}")
 
 
 def format_box_counts(boxes: Mapping[str, int]) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from _cli import Run, tool
+from _output import print_line
 
 FILE_NAMES = {"json": "cells.json", "darts": "darts.txt", "enas": "enas.txt", "nni": "nni.json"}
 
@@ -52,10 +53,13 @@ def main(run: Run[Args]) -> None:
     converted = format_genotype(genotype, args.to, merge=args.merge)
     path = run.out / FILE_NAMES[args.to]
     write_text(path, converted)
-    for suffix in ("png", "svg"):
-        draw_genotype(genotype, run.out / f"cells.{suffix}", title=Path(args.cells).name)
+    drawings = [run.out / f"cells.{suffix}" for suffix in ("png", "svg")]
+    for drawing in drawings:
+        draw_genotype(genotype, drawing, title=Path(args.cells).name)
     run.finish()
-    print(f"cells: {path}\ndrawings: {run.out / 'cells.png'}, {run.out / 'cells.svg'}")
+    run.report(cells=path, drawings=drawings, digest=genotype.digest)
+    print_line("cells", path)
+    print_line("drawings", ", ".join(map(str, drawings)))
 
 
 if __name__ == "__main__":

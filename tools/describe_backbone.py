@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from _cli import Run, tool
+from _output import print_line, to_json
 from backbone.config import require_at_least
 
 
@@ -65,10 +66,21 @@ activations  {cost.activations:,} per image
 memory       of {batch} images: {_bytes(memory.inference)} for inference, {steps}
 
 {backbone.summary(side_px=side)}""")
+    run.report(
+        backbone=args.backbone,
+        side_px=side,
+        batch_size=batch,
+        **to_json(cost),
+        classifier_parameters=head,
+        memory_bytes=memory,
+        channels=dict(backbone.channels),
+    )
     if isinstance(spec.architecture, Genotype):
         drawing = run.out / "cells.png"
         draw_genotype(spec.architecture, drawing, title=args.backbone)
-        print(f"\ncells: {drawing}")
+        run.report(drawing=drawing)
+        print()
+        print_line("cells", drawing)
 
 
 def _bytes(count: int) -> str:

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from _cli import Run, tool
+from _output import print_line
 from backbone.config import require_at_least, require_choice
 from detection.config import (
     EVALUATION_BACKENDS,
@@ -81,24 +82,25 @@ def main(run: Run[Args]) -> None:
     from backbone.io.runtime import process_group
 
     with process_group() as rank:
-        evaluate(run.args, run.out, rank=rank)
+        run.report(**evaluate(run.args, run.out, rank=rank))
         if rank == 0:
             run.finish()
 
 
-def evaluate(args: Args, out: Path, *, rank: int) -> None:
-    """Evaluate the detector or the results file; the first process writes and prints."""
+def evaluate(args: Args, out: Path, *, rank: int) -> dict[str, Any]:
+    """Evaluate the detector or the results file; the first process writes, prints and returns."""
     from detection.data.coco import CocoTable
     from detection.engine.evaluate import detect_with_file, load_results_file, save_results_file
 
     annotations = CocoTable.load(args.annotations, bad_boxes=args.bad_boxes)
     if args.results:
-        if rank == 0:
-            results_path, own = Path(args.results), out / "results.json"
-            report(args, load_results_file(results_path, annotations), out)
-            if own.resolve() != results_path.resolve():
-                own.unlink(missing_ok=True)  # of a detector that was evaluated here before
-        return
+        if rank != 0:
+            return {}
+        results_path, own = Path(args.results), out / "results.json"
+        figures = report(args, load_results_file(results_path, annotations), out)
+        if own.resolve() != results_path.resolve():
+            own.unlink(missing_ok=True)  # of a detector that was evaluated here before
+        return figures | {"results": results_path}
     weights, images = Path(args.weights), Path(args.images)
     results = detect_with_file(
         weights,
@@ -107,13 +109,15 @@ def evaluate(args: Args, out: Path, *, rank: int) -> None:
         batch_size=args.batch_size,
         inference=args.inference,
     )
-    if rank == 0:
-        report(args, save_results_file(weights, results, annotations, images, out), out)
-        print(f"detections: {out / 'results.json'}")
+    if rank != 0:
+        return {}
+    figures = report(args, save_results_file(weights, results, annotations, images, out), out)
+    print_line("detections", out / "results.json")
+    return figures | {"results": out / "results.json"}
 
 
-def report(args: Args, scored: DetectionsWithTruth, out: Path) -> None:
-    """Write and print the metrics of the task."""
+def report(args: Args, scored: DetectionsWithTruth, out: Path) -> dict[str, Any]:
+    """Write, print and return the metrics of the task."""
     from backbone.io.text_tables import text_table
     from detection.evaluation.localization import describe_localization
     from detection.evaluation.report import ReportOptions, class_rows, describe_errors
@@ -123,16 +127,21 @@ def report(args: Args, scored: DetectionsWithTruth, out: Path) -> None:
         backend=args.backend, score_threshold=args.score_threshold, plots=args.plots
     )
     if args.task == "localization":
-        print(describe_localization(scored.localize(out, options)))
+        localization = scored.localize(out, options)
+        figures = localization.to_dict()
+        print(describe_localization(localization))
     else:
         evaluation = scored.report(out, options)
+        figures = evaluation.metrics.to_dict() | {"errors": evaluation.errors.to_dict()}
         print(describe_metrics(evaluation.metrics))
         print(describe_errors(evaluation.errors))
         if args.per_class:
             print(f"\n{text_table(*class_rows(evaluation))}\n")
         if args.plots:
-            print(f"report: {out / 'report.html'}")
-    print(f"metrics: {out / 'metrics.json'}")
+            figures["report"] = out / "report.html"
+            print_line("report", figures["report"])
+    print_line("metrics", out / "metrics.json")
+    return figures | {"metrics": out / "metrics.json"}
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from _cli import Run, tool
+from _output import print_line
 from backbone.config import require_at_least
 
 
@@ -51,9 +52,11 @@ def main(run: Run[Args]) -> None:
     path = run.out / "explanation.json"
     write_json(path, explanation.to_dict())
     run.finish()
-    print(f"before: {before.path}\nafter: {after.path}\n")
-    print(f"{describe(explanation, num_rows=args.num_rows)}\n")
-    print(f"all of it: {path}")
+    run.report(before=before.path, after=after.path, **explanation.to_dict(), explanation=path)
+    print_line("before", before.path)
+    print_line("after", after.path)
+    print(f"\n{describe(explanation, num_rows=args.num_rows)}\n")
+    print_line("all of it", path)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from _cli import Run, tool
+from _output import print_line
 
 
 @dataclass(kw_only=True, slots=True)
@@ -55,7 +56,9 @@ def main(run: Run[Args]) -> None:
         file_format=args.file_format,
     )
     run.finish()
-    print(f"{path}: greatest relative difference from the original {max(errors.values()):.1e}")
+    run.report(path=path, greatest_relative_difference=max(errors.values()), by_output=errors)
+    print_line(args.part, path)
+    print_line("greatest relative difference from the original", f"{max(errors.values()):.1e}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from _cli import Run, tool
+from _output import print_line, to_json
 
 
 @dataclass(kw_only=True, slots=True)
@@ -49,10 +50,13 @@ def main(run: Run[Args]) -> None:
         file_format=args.file_format,
     )
     run.finish()
-    print(
-        f"{exported.path}: takes {exported.height_px} x {exported.width_px} pixels; AP "
+    run.report(**to_json(exported))
+    print_line("exported", exported.path)
+    print_line("input", f"{exported.height_px} x {exported.width_px} pixels")
+    print_line(
+        "AP",
         f"{exported.ap:.2f}, the detector's on the same input {exported.original_ap:.2f} "
-        f"({exported.images} images)"
+        f"({exported.images} images)",
     )
     if exported.original_ap == 0:
         print("the detector has no correct detections on these images, so they prove nothing")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from _cli import Run, tool
+from _output import print_line
 
 
 @dataclass(kw_only=True, slots=True)
@@ -42,7 +43,8 @@ def main(run: Run[Args]) -> None:
         average_counts_padding=args.average_counts_padding,
     )
     run.finish()
-    print(f"backbone: {path}")
+    run.report(backbone=path)
+    print_line("backbone", path)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from _cli import Run, tool
+from _output import print_line, to_json
 from detection.data.shapes.config import ShapesConfig
 
 
@@ -29,8 +30,9 @@ def main(run: Run[Args]) -> None:
     from detection.data.shapes.dataset import make_shapes_with_bar
 
     make_shapes_with_bar(run.args.shapes, run.out)
-    print(f"demonstration data: {run.out}")
-    print(f"detectors take it by data.root={run.out}/detection")
+    run.report(**to_json(run.args.shapes), detection=run.out / "detection")
+    print_line("demonstration data", run.out)
+    print_line("for detectors", f"data.root={run.out}/detection")
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ nasdet predict weights=runs/detector/detector.safetensors images=0     # first c
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
-from _cli import Run, tool
+from _cli import Run, fail, tool
+from _output import print_line
 from backbone.config import require_at_least
 from detection.config import InferenceConfig
 
@@ -64,9 +64,11 @@ def main(run: Run[Args]) -> None:
     if is_images:
         done = predict_files(detector, info, paths, run.out, tta=tta, batch_size=args.batch_size)
         run.finish()
-        print(f"{len(paths) - len(done.broken)} images: {done.path}")
+        num_images = len(paths) - len(done.broken)
+        run.report(images=num_images, predictions=done.path)
+        print_line(f"{num_images} images", done.path)
         if done.broken:
-            sys.exit("\n".join(f"error: {sentence}" for sentence in done.broken))
+            fail(done.broken)
         return
     lines, count = predict_video(
         detector,
@@ -81,7 +83,9 @@ def main(run: Run[Args]) -> None:
         ),
     )
     run.finish()
-    print(f"{count} frames: {lines.with_suffix('.mp4')}, {lines}")
+    video = lines.with_suffix(".mp4")
+    run.report(frames=count, predictions=lines, video=video)
+    print_line(f"{count} frames", f"{video}, {lines}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from _cli import Run, tool
 from _logger_base import LoggerConfig
+from _output import print_line, print_stage
 from backbone.config import PretrainConfig
 
 
@@ -34,9 +35,15 @@ def main(run: Run[Args]) -> None:
 
     result = run_pretraining(run.args, run.out, loggers=run.trainer_loggers)
     run.finish()
-    state = "already there" if result.skipped else f"{result.seconds:.0f} s"
-    print(f"accuracy {100 * result.accuracy:.1f} %  ({state})")
-    print(f"backbone: {result.path}")
+    run.report(
+        accuracy=result.accuracy,
+        seconds=result.seconds,
+        skipped=result.skipped,
+        backbone=result.path,
+    )
+    accuracy = f"{100 * result.accuracy:.1f} %"
+    print_stage("accuracy", accuracy, result.seconds, skipped=result.skipped)
+    print_line("backbone", result.path)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from omegaconf import OmegaConf
 from _cli import Run, tool
 from _logger_base import LoggerConfig
 from _loggers import build_loggers, close_loggers, named_bar
+from _output import print_line, print_stage
 from backbone.config import PretrainConfig, require_at_least
 from backbone.io.runtime import end_with_parent
 from detection.data.shapes.config import ShapesConfig
@@ -111,7 +112,15 @@ def main(run: Run[Args]) -> None:
     results = train_all(args, runs, run.loggers)
     results[0].seconds["search"] = search_seconds
     write_report(args, out, runs, results)
-    print(f"report: {out / 'report.html'}  (this run took {time.monotonic() - start:.0f} s)")
+    seconds = time.monotonic() - start
+    run.report(
+        cells=cells,
+        backbones=[result.to_dict() for result in results],
+        comparison=out / "comparison.json",
+        report=out / "report.html",
+        seconds=seconds,
+    )
+    print_line("report", out / "report.html", note=f"this run took {seconds:.0f} s")
     run.finish()
 
 
@@ -120,7 +129,7 @@ def make_data(config: ShapesConfig, root: Path) -> None:
     from detection.data.shapes.dataset import is_made, make_shapes_with_bar
 
     if is_made(config, root):
-        print("demonstration data: already there")
+        print_line("demonstration data", "already there")
         return
     make_shapes_with_bar(config, root)
 
@@ -294,13 +303,8 @@ def write_report(
         "Faster R-CNN; the other backbones were trained in the same way.",
         parts=parts,
     )
-    print(f"\n{text_table(head, rows)}\n\ncells:  {out / 'search' / 'cells.png'}")
-
-
-def print_stage(stage: str, outcome: str, seconds: float, *, skipped: bool) -> None:
-    """Print a line about a stage that has ended."""
-    duration = "already there" if skipped else f"{seconds:.0f} s"
-    print(f"{stage}: {outcome}  ({duration})", flush=True)
+    print(f"\n{text_table(head, rows)}\n")
+    print_line("cells", out / "search" / "cells.png")
 
 
 if __name__ == "__main__":

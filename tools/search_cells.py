@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from _cli import Run, tool
 from _logger_base import LoggerConfig
+from _output import print_line
 from search.rewards.config import ProxyConfig, ZeroCostConfig
 from search.study.config import SearchConfig
 
@@ -65,15 +66,25 @@ def main(run: Run[Args]) -> None:
     reward = build_reward(args.reward)
     score = build_score(args.zero_cost, args.reward)
     result = run_search(args, out, reward=reward, score=score, on_trial=log)
-    searches = {"search": [out]}
+    searches, control = {"search": [out]}, None
     if args.control:
-        searches["random control"] = [search_control(args, out, reward=reward).path.parent]
-    page = write_report(searches, out / "report.html")
-    run.log_images("cells", [out / "cells.png"])
+        control = search_control(args, out, reward=reward)
+        searches["random control"] = [control.path.parent]
+    page, drawing = write_report(searches, out / "report.html"), out / "cells.png"
+    run.log_images("cells", [drawing])
     run.finish()
+    run.report(
+        **result.to_dict(),
+        control=control.to_dict() if control else None,
+        cells=result.path,
+        drawing=drawing,
+        report=page,
+    )
     state = "already there" if result.skipped else f"{result.seconds:.0f} s of training"
-    print(f"winner: {result.describe()}  ({state})")
-    print(f"cells: {result.path}\ndrawing: {out / 'cells.png'}\nreport: {page}")
+    print_line("winner", result.describe(), note=state)
+    print_line("cells", result.path)
+    print_line("drawing", drawing)
+    print_line("report", page)
 
 
 if __name__ == "__main__":

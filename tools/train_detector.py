@@ -13,11 +13,11 @@ torchrun --nproc-per-node 2 --no-python nasdet train-detector
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
-from _cli import Run, tool
+from _cli import Run, fail, tool
 from _logger_base import LoggerConfig
+from _output import print_line, print_stage, to_json
 from backbone.io.runtime import global_rank
 from detection.engine.config import TrainDetectorConfig
 
@@ -43,25 +43,37 @@ def main(run: Run[Args]) -> None:
 
     args, out = run.args, run.out
     if args.dry_run:
-        sys.exit(try_training(args))
+        try_training(run)
+        return
     result = run_training(args, out, loggers=run.trainer_loggers)
     if global_rank() == 0:
         picture = draw_showcase(result.path, result.val, out / "detections.png")
         run.log_metrics(headline(result.metrics))
         run.log_images("detections", [picture])
         run.finish()
-        state = "already there" if result.skipped else f"{result.seconds:.0f} s"
+        run.report(
+            **result.metrics.to_dict(),
+            seconds=result.seconds,
+            skipped=result.skipped,
+            detector=result.path,
+            metrics=result.path.with_name("metrics.json"),
+            results=result.path.with_name("results.json"),
+            drawing=picture,
+        )
         print(describe_metrics(result.metrics))
-        print(f"detector: {result.path}  ({state})\ndetections: {picture}")
+        print_stage("detector", result.path, result.seconds, skipped=result.skipped)
+        print_line("detections", picture)
 
 
-def try_training(args: Args) -> int:
-    """Overfit one batch, print the outcome and return the exit status."""
+def try_training(run: Run[Args]) -> None:
+    """Overfit one batch and print the outcome; exit with status 1 if the setup has faults."""
     from detection.engine.dry_run import try_training
 
-    outcome = try_training(args)
+    outcome = try_training(run.args)
+    run.report(**to_json(outcome))
     print(outcome.describe())
-    return 1 if outcome.faults else 0
+    if outcome.faults:
+        fail(outcome.faults)
 
 
 if __name__ == "__main__":

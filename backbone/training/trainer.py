@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 
+from backbone.io.progress import shows_bars
 from backbone.io.runtime import choose_device, local_world_size, num_nodes
 
 EXPECTED_WARNINGS = (
@@ -30,6 +33,33 @@ EXPECTED_WARNINGS = (
 )
 
 
+class TrainingBar(TQDMProgressBar):
+    """Lightning's progress bar on standard error, like all other bars."""
+
+    def __init__(self, *, process_position: int = 0) -> None:
+        super().__init__(refresh_rate=5, process_position=process_position)
+
+    # The base class creates its bars on ``sys.stdout``.
+    def init_train_tqdm(self) -> Any:
+        with redirect_stdout(sys.stderr):
+            return super().init_train_tqdm()
+
+    def init_validation_tqdm(self) -> Any:
+        with redirect_stdout(sys.stderr):
+            return super().init_validation_tqdm()
+
+
+def with_progress_bar(callbacks: Sequence[Callback]) -> Sequence[Callback]:
+    """Add a ``TrainingBar`` unless there is a bar, or remove it where it cannot be shown."""
+    if not shows_bars():
+        return [callback for callback in callbacks if not isinstance(callback, TrainingBar)]
+    return callbacks if _has_bar(callbacks) else [*callbacks, TrainingBar()]
+
+
+def _has_bar(callbacks: Sequence[Callback]) -> bool:
+    return any(isinstance(callback, ProgressBar) for callback in callbacks)
+
+
 def build_trainer(  # noqa: PLR0913  # a trainer has that many independent settings
     *,
     max_epochs: int,
@@ -47,15 +77,15 @@ def build_trainer(  # noqa: PLR0913  # a trainer has that many independent setti
 ) -> L.Trainer:
     """Build a trainer; under torchrun it joins the other processes, on the CPU too.
 
-    A progress bar among ``callbacks`` replaces the default one.
+    A progress bar among ``callbacks`` replaces the default one; a ``TrainingBar`` is left out where
+    standard error cannot show it.
 
     Raises:
         ValueError: if a GPU is requested on a machine without one.
     """
     choose_device(accelerator)  # raises the error above
     processes = local_world_size()
-    has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
-    own_bar = [] if has_bar else [TQDMProgressBar(refresh_rate=5)]
+    callbacks = with_progress_bar(callbacks)
     return L.Trainer(
         max_epochs=max_epochs,
         max_steps=max_steps,
@@ -69,7 +99,8 @@ def build_trainer(  # noqa: PLR0913  # a trainer has that many independent setti
         gradient_clip_val=gradient_clip or None,
         accumulate_grad_batches=accumulate,
         logger=list(loggers) or False,
-        callbacks=[*callbacks, *own_bar],
+        callbacks=list(callbacks),
+        enable_progress_bar=_has_bar(callbacks),
         default_root_dir=root,
         log_every_n_steps=10,
         num_sanity_val_steps=0,

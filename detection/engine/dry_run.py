@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from backbone.io.progress import progress_bar
 from backbone.io.runtime import choose_device, world_size
 from backbone.training.preflight import peak_bytes
 from detection.config import DetectorRecipe
@@ -59,7 +59,7 @@ class DryRun:
     """Peak memory of this process, or of the GPU."""
 
     def describe(self) -> str:
-        """Return the result as a few lines of text."""
+        """Return the measurements as a few lines of text, without the faults."""
         maps = ", ".join(f"{level} {list(shape)}" for level, shape in self.maps.items())
         lines = [
             f"maps: {maps}",
@@ -69,9 +69,9 @@ class DryRun:
             f"step: {self.seconds_per_step:.2f} s, {self.peak_bytes / 2**30:.2f} GiB; "
             f"whole training: {_format_hours(self.hours)} without image reading and evaluation",
         ]
-        if self.faults:
-            return "\n".join([*lines, *(f"WRONG: {fault}" for fault in self.faults)])
-        return "\n".join([*lines, "sound: shapes fit, every weight learns, the loss falls"])
+        if not self.faults:
+            lines.append("sound: shapes fit, every weight learns, the loss falls")
+        return "\n".join(lines)
 
 
 def _format_hours(hours: float) -> str:
@@ -126,7 +126,7 @@ def _overfit(
     losses: list[float] = []
     times: list[float] = []
     full_seconds = 0.0
-    with tqdm(total=MAX_STEPS, desc="dry run", unit="step", disable=not progress) as bar:
+    with progress_bar(total=MAX_STEPS, desc="dry run", unit="step", shown=progress) as bar:
         while len(losses) < MAX_STEPS and (sum(times) < MAX_SECONDS or len(losses) < MIN_STEPS):
             start = time.monotonic()
             seed_step(config.seed, len(losses), device=device)

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from backbone.io.files import write_json
+from backbone.io.progress import progress_bar
 from backbone.io.provenance import Provenance, fingerprint_file, fingerprint_folder
 from detection.config import InferenceConfig
 from detection.data.coco import EDGE_PX, CocoTable, GroundTruth, require_categories
@@ -172,7 +172,7 @@ def _detect(
     results: dict[int, list[dict[str, Any]]] = {}
     # Images of equal size are not padded, so their detections do not depend on the batch.
     sizes = [dataset.size(index) for index in shard]
-    with tqdm(total=len(shard), desc="evaluating", unit="image", disable=not progress) as bar:
+    with progress_bar(total=len(shard), desc="evaluating", unit="image", shown=progress) as bar:
         for indices in group_batches(sizes, batch_size):
             examples = [dataset[shard[index]] for index in indices]
             if tta is None:

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from backbone.io.files import replacing, write_json
+from backbone.io.progress import progress_bar
 from backbone.io.provenance import fingerprint_file
 from backbone.models.export import export_network, require_onnx
 from detection.data.coco import CocoTable, require_categories
@@ -190,7 +190,7 @@ def _average_precision(
     detect: Detect, dataset: CocoDataset, info: DetectorInfo, side: int, name: str
 ) -> float:
     results = []
-    for index in tqdm(range(len(dataset)), desc=name, unit="image", disable=not name):
+    for index in progress_bar(range(len(dataset)), desc=name, unit="image", shown=bool(name)):
         example = dataset[index]
         detections = rescale(
             detect(_padded(example, side)), example.image.shape[-2:], example.original_size

@@ -10,8 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 from torch.utils.benchmark.utils.timer import timer
-from tqdm import tqdm
 
+from backbone.io.progress import progress_bar
 from detection.data.transforms import resize_image
 from detection.engine.train_step import autocast
 from detection.engine.tta import rescale
@@ -110,7 +110,7 @@ def measure_speed(
     single: dict[str, list[StageTimes]] = {name: [] for name in entries}
     batched: dict[str, list[StageTimes]] = {name: [] for name in entries}
     all_rounds = range(-warmup_rounds, rounds)
-    for number in tqdm(all_rounds, desc="measuring", unit="round", disable=not progress):
+    for number in progress_bar(all_rounds, desc="measuring", unit="round", shown=progress):
         for name, entry in entries.items():
             alone = measure_pass(entry, images[:1], precision=precision)
             together = measure_pass(entry, images, precision=precision)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from backbone.io.files import replacing, write_json
+from backbone.io.progress import progress_bar
 from backbone.training.images import IMAGE_SUFFIXES, read_image
 from detection.config import InferenceConfig
 from detection.engine.tta import TestTimeAugmentation, group_batches, predict_images
@@ -82,7 +82,7 @@ def predict_files(
     names = _picture_names(paths)
     records: dict[int, dict[str, Any]] = {}
     broken = []
-    with tqdm(total=len(paths), desc="predicting", unit="image", disable=not progress) as bar:
+    with progress_bar(total=len(paths), desc="predicting", unit="image", shown=progress) as bar:
         for first in range(0, len(paths), READ_AHEAD * batch_size):
             images: dict[int, Tensor] = {}
             for index in range(first, min(first + READ_AHEAD * batch_size, len(paths))):

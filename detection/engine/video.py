@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from backbone.io.files import replacing
+from backbone.io.progress import progress_bar
 from detection.engine.predict import detection_records
 from detection.engine.tta import TestTimeAugmentation, predict_images
 from detection.engine.visualize import draw_detections
@@ -96,9 +96,9 @@ def predict_video(
     lines, count = out_dir / f"{stem}.jsonl", 0
     with (
         _opened(name) as capture,
-        tqdm(
+        progress_bar(
             total=selection.max_frames or _length(capture, selection.every_nth), desc="predicting",
-            unit="frame", disable=not progress,
+            unit="frame", shown=progress,
         ) as bar,
         replacing(lines) as temporary,
         temporary.open("w", encoding="utf-8") as file,

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from backbone.cells.architecture import Architecture
 from backbone.cells.genotype import Genotype, require_cells
 from backbone.io.files import write_text
+from backbone.io.progress import progress_bar
 from backbone.profile.complexity import count_mult_adds, nearest_width
 from search.analysis.config import CellComparisonConfig
 from search.analysis.reward_log import LOG_NAME, LoggedReward, RewardLog
@@ -125,6 +125,10 @@ class CellResult:
         """Sample standard deviation over seeds; 0 for a single one."""
         return statistics.stdev(self.errors) if len(self.errors) > 1 else 0.0
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, the mean and the standard deviation as JSON types."""
+        return asdict(self) | {"mean": self.mean, "standard_deviation": self.deviation}
+
 
 def compare_cells(
     config: CellComparisonConfig,
@@ -183,9 +187,9 @@ def _train(
     if not missing:
         return
     tasks = [Task(number=n, architecture=g, seed=seed) for n, (_, g, seed) in enumerate(missing)]
-    bar = tqdm(
+    bar = progress_bar(
         total=num_runs, initial=num_runs - len(missing), desc="cells", unit="training",
-        disable=not config.progress,
+        shown=config.progress,
     )  # fmt: skip
     failures = []
     with bar, running_executor(config.executor, Evaluator(reward)) as executor:
@@ -215,6 +219,6 @@ def _result(name: str, logged: list[LoggedReward], size: NetworkSize) -> CellRes
 def _write(
     results: list[CellResult], reward: ScaledAccuracy, path: Path, *, num_seeds: int
 ) -> None:
-    rows = [asdict(r) | {"mean": r.mean, "standard_deviation": r.deviation} for r in results]
+    rows = [result.to_dict() for result in results]
     record = {"reward": reward.arguments, "data": reward.data, "seeds": num_seeds, "cells": rows}
     write_text(path, json.dumps(record, indent=1) + "\n")

@@ -13,10 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from backbone.cells.genotype import Genotype
 from backbone.io.files import write_json
+from backbone.io.progress import progress_bar
 from backbone.io.provenance import Provenance
 from search.analysis.config import MIN_GENOTYPES, FidelityConfig
 from search.analysis.rank_correlation import kendall_tau
@@ -166,9 +165,9 @@ def _measure(
         **{name: (proxy, config.seed + 1) for name, proxy in proxies.items()},
     }
     measured: dict[str, list[LoggedReward]] = {name: [] for name in rewards}
-    with tqdm(
+    with progress_bar(
         total=len(genotypes) * len(rewards), desc="fidelity", unit="reward",
-        disable=not config.progress,
+        shown=config.progress,
     ) as bar:  # fmt: skip
         for genotype in genotypes:
             for name, (reward, seed) in rewards.items():

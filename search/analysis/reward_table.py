@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from backbone.io.files import write_text
+from backbone.io.progress import progress_bar
 from backbone.io.provenance import to_builtins
 from search.execution import running_executor
 from search.execution.base import ExecutorConfig, run_tasks
@@ -19,6 +19,8 @@ from search.rewards.base import Reward
 from search.rewards.config import CostConfig
 from search.rewards.tabular import FORMAT, read_header, read_table
 from search.space import SpaceConfig, build_space
+
+logger = logging.getLogger(__name__)
 
 
 def record_table(
@@ -69,9 +71,9 @@ def record_table(
     with (
         path.open("a", encoding="utf-8") as file,
         running_executor(executor, Evaluator(reward, cost=cost)) as workers,
-        tqdm(
+        progress_bar(
             total=len(genotypes), initial=len(known), desc="table", unit="cell",
-            disable=not progress,
+            shown=progress,
         ) as bar,
     ):  # fmt: skip
         for outcome in run_tasks(workers, tasks):
@@ -79,7 +81,7 @@ def record_table(
             genotype = missing[outcome.number]
             if outcome.reward is None:
                 num_failed += 1
-                tqdm.write(f"left out, {outcome.failure}: {genotype.digest}")
+                logger.warning("left out, %s: %s", outcome.failure, genotype.digest)
                 continue
             row = {
                 "decisions": built.to_decisions(genotype),

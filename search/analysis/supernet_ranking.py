@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from backbone.io.files import write_json
+from backbone.io.progress import progress_bar
 from backbone.io.provenance import Provenance, fingerprint_file
 from search.analysis.config import MIN_GENOTYPES, SupernetRankingConfig
 from search.analysis.rank_correlation import RankCorrelation, measure_rank_correlation
@@ -147,7 +147,7 @@ def _score(
 ) -> tuple[list[float], list[float]]:
     """Return each row's score and its duration in seconds."""
     scores, seconds = [], []
-    for row in tqdm(rows, desc="scores", unit="cell", disable=not progress):
+    for row in progress_bar(rows, desc="scores", unit="cell", shown=progress):
         start = time.perf_counter()
         scores.append(supernet(row.genotype, seed=0, report=lambda _step, _value: None))
         seconds.append(time.perf_counter() - start)

@@ -12,10 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from backbone.cells.architecture import Architecture
 from backbone.cells.genotype import require_cells
+from backbone.io.progress import progress_bar, shows_bars
 from backbone.io.provenance import Provenance
 from backbone.io.weights import read_metadata, read_weights, save_weights
 from search.rewards.base import ReportStep
@@ -160,11 +159,11 @@ class SupernetReward:
 @contextmanager
 def _epoch_bar(num_epochs: int, *, shown: bool) -> Iterator[Callable[[int, float], None]]:
     """Show a progress bar, and yield a callback that takes each epoch and its mean loss."""
-    if not shown:
+    if not (shown and shows_bars()):
         # A disabled tqdm bar would create a semaphore, which a terminated worker leaks.
         yield lambda _epoch, _loss: None
         return
-    with tqdm(total=num_epochs, desc="supernet", unit="epoch") as bar:
+    with progress_bar(total=num_epochs, desc="supernet", unit="epoch") as bar:
 
         def report(_epoch: int, loss: float) -> None:
             bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)

@@ -13,6 +13,10 @@ from search.strategies.config import StrategyConfig
 from search.study.pruning import PruningConfig
 
 
+class SearchError(RuntimeError):
+    """A search that cannot run, or that has no result."""
+
+
 @dataclass(kw_only=True, slots=True)
 class SearchConfig:
     """One search: its space, its strategy and its budget."""

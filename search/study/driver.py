@@ -9,9 +9,9 @@ from typing import Any
 
 from optuna.study import Study
 from optuna.trial import Trial
-from tqdm import tqdm
 
 from backbone.cells.architecture import Architecture
+from backbone.io.progress import progress_bar
 from search.execution.base import Executor
 from search.execution.worker import Task
 from search.strategies.base import DecisionSampler
@@ -181,8 +181,8 @@ class _Progress:
     """A progress bar with the best reward so far."""
 
     def __init__(self, config: SearchConfig) -> None:
-        self._bar: tqdm[None] = tqdm(
-            total=config.num_trials, desc="search", unit="trial", disable=not config.progress
+        self._bar = progress_bar(
+            total=config.num_trials, desc="search", unit="trial", shown=config.progress
         )
         self._best: float | None = None
 

@@ -10,6 +10,7 @@ from optuna import Study
 from search.execution.base import Executor, run_tasks
 from search.execution.worker import Task
 from search.rewards.base import Reward
+from search.study.config import SearchError
 from search.study.driver import TrialDriver
 from search.study.storage import JOURNAL_NAME
 from search.study.trials import TrialRecord
@@ -52,12 +53,12 @@ def rank_trials(driver: TrialDriver) -> list[TrialRecord]:
     """Return the fully trained architectures, one trial each, by decreasing objective.
 
     Raises:
-        RuntimeError: if there is none.
+        SearchError: if there is none.
     """
     complete = [record for record in driver.history.originals.values() if record.is_complete]
     if not complete:
         records = driver.records
-        raise RuntimeError(
+        raise SearchError(
             f"all {len(records)} trials failed; the last because of {records[-1].failure}. To try "
             f"them again, delete {JOURNAL_NAME}"
         )

@@ -76,6 +76,11 @@ class SearchResult:
             **{name: record[name] for name in RESULT_KEYS},
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures under their names in ``cells.json``, and ``skipped``."""
+        names = (*RESULT_KEYS, "skipped")
+        return {name: getattr(self, name) for name in names} | {"digest": self.genotype.digest}
+
     def describe(self) -> str:
         """Return one line on the winner, which need not be the trial with the highest reward."""
         line = f"trial {self.trial} with reward {self.reward:.3f}"

@@ -20,6 +20,8 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy.exc import SQLAlchemyError
 
+from search.study.config import SearchError
+
 JOURNAL_NAME = "study.journal"
 
 
@@ -52,14 +54,14 @@ def exclusive_lock(out_dir: Path) -> Iterator[None]:
     """Keep other processes from running a search in the same folder.
 
     Raises:
-        RuntimeError: if another process holds the lock.
+        SearchError: if another process holds the lock.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     with (out_dir / ".search.lock").open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RuntimeError(f"another process is searching in {out_dir}") from None
+            raise SearchError(f"another process is searching in {out_dir}") from None
         yield  # the kernel releases the lock with the file, however the process ends
 
 

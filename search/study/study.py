@@ -60,7 +60,7 @@ def run_search(
 
     Raises:
         ValueError: if the space is impossible or the storage cannot be opened.
-        RuntimeError: if another process searches in ``out_dir``, or every trial failed.
+        SearchError: if another process searches in ``out_dir``, or every trial failed.
     """
     space = build_space(config.space)
     study_provenance = describe_study(config, reward=reward, score=score)

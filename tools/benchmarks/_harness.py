@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
+from backbone.io.progress import progress_bar
 from backbone.io.runtime import usable_cores
 
 ResultT = TypeVar("ResultT")
@@ -23,7 +22,9 @@ def measure(
         bar: whether a progress bar is shown; without, a line per run, for entries that show bars.
     """
     results: dict[str, list[ResultT]] = {name: [] for name in entries}
-    with tqdm(total=rounds * len(entries), desc="benchmark", unit="run", disable=not bar) as shown:
+    with progress_bar(
+        total=rounds * len(entries), desc="benchmark", unit="run", shown=bar
+    ) as shown:
         for number in range(rounds):
             for name, run in entries.items():
                 shown.set_postfix_str(name)

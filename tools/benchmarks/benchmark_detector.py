@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 sys.path.append(str(Path(__file__).parents[1]))  # modules that all tools share
 
 from _cli import Run, tool
+from _output import print_line
 from backbone.config import require_at_least
 from detection.models.config import DetectorConfig
 
@@ -102,10 +103,12 @@ def main(run: Run[Args]) -> None:
     )
     path = run.out / "benchmark.json"
     figures = {name: asdict(speed) for name, speed in speeds.items()}
-    write_json(path, machine() | {"device": device.type, "figures": figures})
+    record = machine() | {"device": device.type, "figures": figures}
+    write_json(path, record)
+    run.report(**record, benchmark=path)
     run.finish()
     print(f"\n{text_table(*speed_rows(speeds))}\n")
-    print(f"figures: {path}")
+    print_line("figures", path)
 
 
 def build(name: str, args: Args, device: torch.device) -> BenchmarkEntry:

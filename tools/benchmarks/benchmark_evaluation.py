@@ -26,6 +26,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).parents[1]))  # modules that all tools share
 
 from _cli import Run, tool
+from _output import print_line
 from backbone.config import require_at_least
 
 Figures = dict[str, Any]
@@ -71,13 +72,15 @@ def main(run: Run[Args]) -> None:
         for one, other in zip(f["metrics"], figures[REFERENCE]["metrics"], strict=True)
     )
     path = run.out / "benchmark.json"
-    write_json(path, machine() | {"entries": figures, "greatest_difference": difference})
+    record = machine() | {"entries": figures, "greatest_difference": difference}
+    write_json(path, record)
+    run.report(**record, benchmark=path)
     run.finish()
     print(f"\n{text_table(*table(figures))}\n")
     print("evaluation: from the list of detections and the ground truth's file to the metrics")
     print("file to metrics: also reads the file of detections; peak: of the whole process")
     print(f"the entries' metrics in percent differ by at most {difference:.1e}")
-    print(f"figures: {path}")
+    print_line("figures", path)
 
 
 def make_files(args: Args, out: Path) -> tuple[Path, Path]:

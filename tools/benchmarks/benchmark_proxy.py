@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.append(str(Path(__file__).parents[1]))  # modules that all tools share
 
 from _cli import Run, tool
+from _output import print_line
 from backbone.config import require_at_least
 from search.rewards.config import ProxyConfig
 from search.space import SpaceConfig
@@ -85,14 +86,16 @@ def main(run: Run[Args]) -> None:
         for name, f in figures.items()
     ]
     path = run.out / "benchmark.json"
-    write_json(path, machine() | {"figures": figures})
+    record = machine() | {"figures": figures}
+    write_json(path, record)
+    run.report(**record, benchmark=path)
     run.finish()
     print(f"\n{text_table(('training', 'trials/h', 'ratio', 'accuracy'), rows)}\n")
     print(
         f"ratio: to the fastest reference loop; {args.num_genotypes} genotypes, median of "
         f"{args.rounds}"
     )
-    print(f"figures: {path}")
+    print_line("figures", path)
 
 
 class Entries:

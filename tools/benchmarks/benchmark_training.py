@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.append(str(Path(__file__).parents[1]))  # modules that all tools share
 
 from _cli import Run, tool
+from _output import print_line
 from backbone.config import require_at_least
 from detection.config import DetectionDataConfig
 from detection.models.config import DetectorConfig
@@ -91,7 +92,9 @@ def main(run: Run[Args]) -> None:
         entries[f"{engine}: nasdet"] = nasdet_entry(training, run.out)
     figures = summarize(measure(entries, rounds=args.rounds, bar=False), args)
     path = run.out / "benchmark.json"
-    write_json(path, machine() | {"figures": figures})
+    record = machine() | {"figures": figures}
+    write_json(path, record)
+    run.report(**record, benchmark=path)
     run.finish()
     rows = [
         (name, f"{f['images_per_second']:.2f}", f"{f['ratio']:.3f}", f"{f['loss']:.3f}")
@@ -99,7 +102,7 @@ def main(run: Run[Args]) -> None:
     ]
     print(f"\n{text_table(('training', 'images/s', 'ratio', 'last loss'), rows)}\n")
     print(f"ratio: to the engine's reference loop; median of {args.rounds} rounds")
-    print(f"figures: {path}")
+    print_line("figures", path)
 
 
 def hide_announcements() -> None:

@@ -19,6 +19,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # modules that all tools share
 
 from _cli import Run, tool
 from _logger_base import LoggerConfig
+from _output import print_line
 from search.analysis.config import CellComparisonConfig
 from search.rewards.config import ProxyConfig
 
@@ -67,9 +68,10 @@ def main(run: Run[Args]) -> None:
     ]
     run.log_metrics({f"error/{r.name}": r.mean for r in results})
     run.finish()
+    run.report(cells=[r.to_dict() for r in results], figures=run.out / "cells_compared.json")
     print(f"\n{text_table(head, rows)}\n")
     print(f"error: mean and standard deviation of {args.num_seeds} seeds; seconds: of one")
-    print(f"figures: {run.out / 'cells_compared.json'}")
+    print_line("figures", run.out / "cells_compared.json")
 
 
 def read_cells(name: str) -> Genotype:

@@ -18,6 +18,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).parents[1]))  # modules that all tools share
 
 from _cli import Run, tool
+from _output import print_line
 
 
 @dataclass(kw_only=True, slots=True)
@@ -48,7 +49,8 @@ def main(run: Run[Args]) -> None:
     }
     page = write_report(searches, run.out / "report.html")
     run.record()
-    print(f"report: {page}")
+    run.report(report=page)
+    print_line("report", page)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # modules that all tools share
 
 from _cli import Run, tool
 from _logger_base import LoggerConfig
+from _output import print_line, to_json
 from search.analysis.config import FidelityConfig
 from search.rewards.config import ProxyConfig, SupernetConfig, ZeroCostConfig
 
@@ -76,10 +77,15 @@ def main(run: Run[Args]) -> None:
     picture = result.path.with_suffix(".png")
     run.log_images("fidelity", [picture])
     run.finish()
+    figures = to_json(result)
+    del figures["path"]
+    run.report(**figures, measurements=result.path, plots=picture)
     print(f"\n{text_table(*result.table())}\n")
     for problem in (f"{c.name}: {c.problem}" for c in compared if c.problem):
         print(problem)
-    print(f"{result.advice}\nmeasurements: {result.path}\nplots: {picture}")
+    print(result.advice)
+    print_line("measurements", result.path)
+    print_line("plots", picture)
 
 
 def changed(reference: ProxyConfig, changes: dict[str, Any]) -> ProxyConfig:

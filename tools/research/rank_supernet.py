@@ -19,6 +19,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # modules that all tools share
 
 from _cli import Run, tool
 from _logger_base import LoggerConfig
+from _output import print_line, to_json
 from search.analysis.config import SupernetRankingConfig
 from search.rewards.config import SupernetConfig
 
@@ -45,15 +46,18 @@ def main(run: Run[Args]) -> None:
     picture = result.path.with_suffix(".png")
     run.log_images("supernet_ranking", [picture])
     run.finish()
+    figures = to_json(result)
+    del figures["path"]
+    run.report(**figures, scores=result.path, plots=picture)
     print(f"\n{text_table(*result.table())}\n")
     print(
         f"first by the supernet: reward {result.chosen_reward:.4f}, rank {result.chosen_rank} in "
         f"the table, whose best is {result.best_reward:.4f}"
     )
-    print(
-        f"{result.training_seconds:.0f} s of training, then {result.score_seconds:.3g} s per "
-        f"genotype\nscores: {result.path}\nplots: {picture}"
-    )
+    seconds = f"{result.training_seconds:.0f} s of training"
+    print(f"{seconds}, then {result.score_seconds:.3g} s per genotype")
+    print_line("scores", result.path)
+    print_line("plots", picture)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.append(str(Path(__file__).parents[1]))  # modules that all tools share
 
 from _cli import Run, tool
+from _output import print_line
 from backbone.config import require_at_least
 from search.strategies.config import StrategyConfig
 
@@ -86,8 +87,10 @@ def main(run: Run[Args]) -> None:
         as_record(one, replays[one.name], target) | {"settings": to_builtins(strategies[one.name])}
         for one in summaries
     ]
-    write_json(run.out / "replays.json", header | {"strategies": results})
+    path, record = run.out / "replays.json", header | {"strategies": results}
+    write_json(path, record)
     run.record()
+    run.report(**record, replays=path, plots=picture)
     num_goals = sum(reward >= target for reward in rewards)
     print(
         f"\nTrainings needed to reach one of the {num_goals} best of {len(rewards)} genotypes "
@@ -95,7 +98,8 @@ def main(run: Run[Args]) -> None:
     )
     head = ["strategy", "quartiles", "mean", "95 % interval", "reached", "trained"]
     print(f"{text_table(head, [as_row(one) for one in summaries])}\n")
-    print(f"replays: {run.out / 'replays.json'}\nplots: {picture}")
+    print_line("replays", path)
+    print_line("plots", picture)
 
 
 def named_strategy(entry: Any) -> tuple[str, StrategyConfig]:
@@ -127,14 +131,16 @@ def replay_all(
 ) -> dict[str, list[Replay]]:
     """Search the table with every strategy and seed."""
     import optuna
-    from tqdm import tqdm
 
+    from backbone.io.progress import progress_bar
     from search.analysis.replay import replay
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it logs every study
     seeds = range(args.seed, args.seed + args.num_seeds)
     replays: dict[str, list[Replay]] = {name: [] for name in strategies}
-    with tqdm(total=len(strategies) * len(seeds), unit="search", disable=not args.progress) as bar:
+    with progress_bar(
+        total=len(strategies) * len(seeds), unit="search", shown=args.progress
+    ) as bar:
         for name, strategy in strategies.items():
             bar.set_description_str(name)
             for seed in seeds:

@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1]))  # modules that all tools share
 
 from _cli import Run, tool
+from _output import print_line
 from search.analysis.config import SimulationConfig
 from search.rewards.config import CostConfig
 from search.space import SpaceConfig
@@ -71,6 +72,7 @@ def main(run: Run[Args]) -> None:
     path = run.out / "simulation.json"
     write_json(path, asdict(result))
     run.record()
+    run.report(**asdict(result), result=path)
     print(
         f"{result.num_trials} trials on {workers.num_workers} workers: {result.num_failed} "
         f"failed, {result.num_lost} trainings repeated because their worker was lost\n"
@@ -79,8 +81,9 @@ def main(run: Run[Args]) -> None:
         f"workers busy: {result.busy_percent_before_tail:.2f} % until the last trial was "
         f"handed out, {result.busy_percent:.2f} % until the end\n"
         f"driver: {result.driver_seconds_per_trial:.4f} s per trial, "
-        f"{result.peak_gib:.2f} GiB\nresult: {path}"
+        f"{result.peak_gib:.2f} GiB"
     )
+    print_line("result", path)
 
 
 if __name__ == "__main__":

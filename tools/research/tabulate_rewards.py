@@ -17,6 +17,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).parents[1]))  # modules that all tools share
 
 from _cli import Run, tool
+from _output import print_line
 from search.execution.base import ExecutorConfig
 from search.rewards.config import CostConfig
 from search.space import SpaceConfig
@@ -67,12 +68,14 @@ def main(run: Run[Args]) -> None:
     )
     run.record()
     rows = read_table(path)[1]
+    run.report(num_genotypes=len(rows), num_failed=num_failed, table=path)
     print(f"{len(rows)} genotypes, {num_failed} left out because their training failed")
     if rows:
         best = max(rows, key=lambda row: row.reward)
+        run.report(digest=best.genotype.digest, reward=best.reward, cost=best.cost)
         cost = f", {args.cost.measure} {best.cost:,.10g}" if best.cost is not None else ""
-        print(f"best: {best.genotype.digest} with reward {best.reward:.4f}{cost}")
-    print(f"table: {path}")
+        print_line("best", f"{best.genotype.digest} with reward {best.reward:.4f}{cost}")
+    print_line("table", path)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.append(str(Path(__file__).parents[1]))  # modules that all tools share
 
 from _cli import Run, tool
+from _output import print_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,9 +75,19 @@ def main(run: Run[Args]) -> None:
     text = path.read_text(encoding="utf-8")
     if TABLE.search(text) is None:
         raise ValueError(f"{path} has no lines <!-- sizes --> and <!-- /sizes -->")
-    table = tabulate_sizes(read_references(Path(run.args.references)))
+    references = read_references(Path(run.args.references))
+    sizes = [measure_size(reference) for reference in references]
+    table = tabulate_sizes(references, sizes)
     write_text(path, TABLE.sub(lambda _: f"\n{table}\n\n", text))
-    print(f"{table}\n\nwritten: {path}")
+    run.report(
+        sizes=[
+            {"name": reference.name, "spec": reference.spec, **asdict(size)}
+            for reference, size in zip(references, sizes, strict=True)
+        ],
+        table=path,
+    )
+    print(f"{table}\n")
+    print_line("written", path)
 
 
 def read_references(path: Path) -> list[ReferenceSize]:
@@ -111,15 +122,14 @@ def measure_size(reference: ReferenceSize) -> Size:
     return Size(parameters, parameters + statistics, mult_adds, auxiliary)
 
 
-def tabulate_sizes(references: Sequence[ReferenceSize]) -> str:
+def tabulate_sizes(references: Sequence[ReferenceSize], sizes: Sequence[Size]) -> str:
     """Return the table "ours / published" of all references as Markdown."""
     lines = [
         "| network | spec | px | parameters: ours | printed | mult-adds: ours | printed | source |",
         "|---|---|---|---|---|---|---|---|",
     ]
     notes: list[str] = []
-    for reference in references:
-        size = measure_size(reference)
+    for reference, size in zip(references, sizes, strict=True):
         mark = ""
         if reference.note:
             if reference.note not in notes:

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import trange
-
 from backbone.io.files import write_text
+from backbone.io.progress import progress_bar
 from detection.data.coco_file import coco_records, decode_coco
 from detection.data.columns import Text, Whole, read_json
 from detection.data.convert.formats import ConversionConfig
@@ -83,7 +82,9 @@ def read_coco_labels(path: Path, folder: Path, *, progress: bool = True) -> Labe
         alike = [raw for raw, n in zip(raw_names, names, strict=True) if n == name]
         raise ValueError(f"{path}: the file names {alike} are all of the image {name!r}")
     widths, heights = images.integers("width", Whole), images.integers("height", Whole)
-    for i in trange(len(ids), desc=f"reading {path.stem}", unit="image", disable=not progress):
+    for i in progress_bar(
+        range(len(ids)), desc=f"reading {path.stem}", unit="image", shown=progress
+    ):
         width, height = image_size(folder / names[i])
         if (width, height) != (widths[i], heights[i]):
             size = f"has size {widths[i]} x {heights[i]}"

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from tqdm import tqdm
-
 from backbone.io.files import write_text
+from backbone.io.progress import progress_bar
 from backbone.training.images import IMAGE_SUFFIXES
 from detection.data.columns import read_json
 from detection.data.convert.formats import ConversionConfig
@@ -119,7 +118,7 @@ def read_voc(root: Path, split: str, *, first_pixel: int = 1, progress: bool = T
         raise ValueError(f"{listing}: {stem!r} is listed twice")
     images = tuple(
         _read_image(root, stem, first_pixel)
-        for stem in tqdm(stems, desc=f"reading {split}", unit="image", disable=not progress)
+        for stem in progress_bar(stems, desc=f"reading {split}", unit="image", shown=progress)
     )
     metadata = root / CATEGORIES_NAME
     categories = _read_categories(metadata) if metadata.is_file() else []
@@ -244,8 +243,8 @@ def write_voc(
     stems = image_stems(labeled)
     check_voc(labeled, categories)
     pairs = zip(stems, labeled.images, strict=True)
-    for stem, image in tqdm(
-        pairs, desc=f"writing {split}", unit="image", total=len(stems), disable=not progress
+    for stem, image in progress_bar(
+        pairs, desc=f"writing {split}", unit="image", total=len(stems), shown=progress
     ):
         tree = _image_element(image, first_pixel)
         ET.indent(tree)

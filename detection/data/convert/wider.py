@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
+from backbone.io.progress import progress_bar
 from detection.data.convert.formats import ConversionConfig
 from detection.data.convert.labels import (
     LabeledBox,
@@ -55,7 +54,7 @@ def read_wider(root: Path, split: str, *, progress: bool = True) -> LabeledSet:
     listing = root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
     lines = iter(enumerate(read_text(listing).splitlines(), start=1))
     folder, images = root / f"WIDER_{split}" / "images", []
-    with tqdm(desc=f"reading {split}", unit="image", disable=not progress) as bar:
+    with progress_bar(desc=f"reading {split}", unit="image", shown=progress) as bar:
         for number, line in lines:
             if not line.strip():
                 continue

@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 import yaml
-from tqdm import tqdm
 
 from backbone.io.files import write_text
+from backbone.io.progress import progress_bar
 from backbone.training.images import IMAGE_SUFFIXES
 from detection.data.columns import Box, Records, Text, convert, read_json
 from detection.data.convert.formats import ConversionConfig
@@ -103,7 +103,7 @@ def read_yolo(root: Path, split: str, *, progress: bool = True) -> LabeledSet:
     )
     images = [
         _read_image(folder / name, name, labels, names, metadata["images"].get(name), sidecar)
-        for name in tqdm(files, desc=f"reading {split}", unit="image", disable=not progress)
+        for name in progress_bar(files, desc=f"reading {split}", unit="image", shown=progress)
     ]
     categories = metadata.get("categories") or [{"name": name} for name in names.values()]
     return LabeledSet(tuple(images), folder, tuple(categories), metadata.get("extra", {}))
@@ -288,7 +288,9 @@ def write_yolo(
     labels, numbers = root / "labels" / split, {c["name"]: n for n, c in enumerate(categories)}
     image_stems(labeled)
     sidecar = {}
-    for image in tqdm(labeled.images, desc=f"writing {split}", unit="image", disable=not progress):
+    for image in progress_bar(
+        labeled.images, desc=f"writing {split}", unit="image", shown=progress
+    ):
         check_name(image.file_name, root)
         written = [box for box in image.boxes if not box.extra.get("iscrowd")]
         apart = [box for box in image.boxes if box.extra.get("iscrowd")]

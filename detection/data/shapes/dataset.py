@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
+from backbone.io.progress import progress_bar
 from backbone.io.runtime import end_with_parent
 from detection.data.shapes.config import SPLITS, STAGES, ShapesConfig
 from detection.data.shapes.scenes import (
@@ -144,7 +144,7 @@ def _manifest(config: ShapesConfig) -> dict[str, Any]:
 
 def make_shapes_with_bar(config: ShapesConfig, root: Path) -> None:
     """Write the demonstration data and show a progress bar."""
-    with tqdm(unit=" images", desc="drawing") as bar:
+    with progress_bar(unit=" images", desc="drawing") as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total

@@ -216,7 +216,8 @@ def test_impossible_settings_are_refused(changes, sentence):
         replace(CONFIG, **changes)
 
 
-def test_the_progress_bar_shows_tau_so_far(tmp_path, capfd):
+def test_the_progress_bar_shows_tau_so_far(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("backbone.io.progress.shows_bars", lambda: True)
     result = measure(tmp_path, replace(CONFIG, progress=True))
     good, own = result.proxies[0].correlation.tau, result.self_agreement.correlation.tau
     assert f"tau: good {good:.2f}, reference again {own:.2f}" in capfd.readouterr().err

@@ -225,7 +225,8 @@ def test_optunas_verbosity_is_restored(tmp_path):
     assert optuna.logging.get_verbosity() == optuna.logging.INFO
 
 
-def test_the_progress_bar_shows_the_best_reward(tmp_path, capfd):
+def test_the_progress_bar_shows_the_best_reward(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("backbone.io.progress.shows_bars", lambda: True)
     run_search(config(num_trials=3, progress=True), tmp_path, reward=FromDigest())
     best = max(float(row["reward"]) for row in trials(tmp_path))
     assert f"best reward {best:.4f}" in capfd.readouterr().err
