@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -64,11 +63,6 @@ def build_loggers(
     Raises:
         ImportError: if the logger's library is not installed; the message tells what to install.
     """
-    import lightning.pytorch  # noqa: F401  # sets its logging level when imported
-
-    # At a lower level they list missing devices and advertise.
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     if type(config) is LoggerConfig:
         return ()
     (choice,) = (row for row in LOGGERS.values() if row.config is type(config))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from lightning.pytorch.loggers import Logger
 from backbone.io.progress import shows_bars
 from backbone.io.runtime import choose_device, local_world_size, num_nodes
 
+LIGHTNING_LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")
 EXPECTED_WARNINGS = (
     # Loading in the training process is deliberate: small datasets are kept in memory.
     ".*does not have many workers.*",
@@ -86,27 +88,28 @@ def build_trainer(  # noqa: PLR0913  # a trainer has that many independent setti
     choose_device(accelerator)  # raises the error above
     processes = local_world_size()
     callbacks = with_progress_bar(callbacks)
-    return L.Trainer(
-        max_epochs=max_epochs,
-        max_steps=max_steps,
-        check_val_every_n_epoch=None if validate_every_batches else check_val_every_n_epoch,
-        val_check_interval=validate_every_batches or None,
-        accelerator=accelerator,
-        devices=processes if processes > 1 else "auto" if accelerator == "gpu" else 1,
-        num_nodes=num_nodes(),
-        strategy="ddp" if processes > 1 else "auto",
-        precision=precision,  # type: ignore[arg-type]  # a literal type; Lightning checks it
-        gradient_clip_val=gradient_clip or None,
-        accumulate_grad_batches=accumulate,
-        logger=list(loggers) or False,
-        callbacks=list(callbacks),
-        enable_progress_bar=_has_bar(callbacks),
-        default_root_dir=root,
-        log_every_n_steps=10,
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        use_distributed_sampler=distributed_sampler,
-    )
+    with _notices_hidden():
+        return L.Trainer(
+            max_epochs=max_epochs,
+            max_steps=max_steps,
+            check_val_every_n_epoch=None if validate_every_batches else check_val_every_n_epoch,
+            val_check_interval=validate_every_batches or None,
+            accelerator=accelerator,
+            devices=processes if processes > 1 else "auto" if accelerator == "gpu" else 1,
+            num_nodes=num_nodes(),
+            strategy="ddp" if processes > 1 else "auto",
+            precision=precision,  # type: ignore[arg-type]  # a literal type; Lightning checks it
+            gradient_clip_val=gradient_clip or None,
+            accumulate_grad_batches=accumulate,
+            logger=list(loggers) or False,
+            callbacks=list(callbacks),
+            enable_progress_bar=_has_bar(callbacks),
+            default_root_dir=root,
+            log_every_n_steps=10,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            use_distributed_sampler=distributed_sampler,
+        )
 
 
 def resume_point(path: Path, *, every_steps: int = 0) -> ModelCheckpoint:
@@ -130,9 +133,23 @@ def resume_point(path: Path, *, every_steps: int = 0) -> ModelCheckpoint:
 
 
 @contextmanager
+def _notices_hidden() -> Iterator[None]:
+    """Hide Lightning's notices, which list missing devices and advertise."""
+    loggers = [logging.getLogger(name) for name in LIGHTNING_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(max(logger.level, logging.WARNING))
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
 def expected_warnings_hidden() -> Iterator[None]:
-    """Suppress Lightning's warnings about choices that are deliberate here."""
-    with warnings.catch_warnings():
+    """Hide Lightning's notices, and its warnings about choices that are deliberate here."""
+    with _notices_hidden(), warnings.catch_warnings():
         for message in EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         yield

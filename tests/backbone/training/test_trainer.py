@@ -1,10 +1,12 @@
 """Progress bars of the shared trainer."""
 
+import logging
+
 import lightning as L
 import pytest
 from lightning.pytorch.callbacks import ProgressBar
 
-from backbone.training.trainer import TrainingBar, build_trainer
+from backbone.training.trainer import TrainingBar, build_trainer, expected_warnings_hidden
 
 
 def bars(monkeypatch, tmp_path, *callbacks, terminal):
@@ -34,3 +36,14 @@ def test_the_bar_is_drawn_on_standard_error(capsys):
     out, err = capsys.readouterr()
     assert not out
     assert "Training" in err
+
+
+def test_the_levels_of_lightnings_loggers_are_those_of_before(monkeypatch, tmp_path, caplog):
+    names = ("lightning", "lightning.pytorch", "lightning.fabric")
+    before = [logging.getLogger(name).level for name in names]
+    with caplog.at_level(logging.INFO):
+        bars(monkeypatch, tmp_path, terminal=False)
+        with expected_warnings_hidden():
+            logging.getLogger("lightning.pytorch").info("an advertisement")
+    assert not caplog.records
+    assert [logging.getLogger(name).level for name in names] == before
