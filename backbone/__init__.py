@@ -42,3 +42,7 @@ __all__ = [
     "build_backbone",
     "pretrain_backbone",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

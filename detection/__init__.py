@@ -69,3 +69,7 @@ __all__ = [
     "sized_detector",
     "train_detector",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +19,13 @@ RENAMED_BACKENDS = {"faster-coco-eval": "hotcoco"}
 DETECTOR_SCHEDULES = ("cosine", "multistep")
 RENAMED_SCHEDULES = {"steps": "multistep"}
 """Former value of ``schedule`` -> its value now."""
+
+FORMAT_MARKERS: Mapping[str, Sequence[str]] = {
+    "yolo": ("data.yaml", "labels"),
+    "voc": ("ImageSets", "Annotations"),
+    "wider": ("wider_face_split",),
+}
+"""Format that ``convert_annotations`` reads -> files and folders that tell it from COCO's."""
 
 RENAMED_SETTINGS: Mapping[str, str] = {
     "neck_channels": "fpn_channels",
@@ -42,6 +49,17 @@ RENAMED_SETTINGS: Mapping[str, str] = {
 """Former name of a setting -> its name now."""
 RENAMED_CHOICES: Mapping[str, str] = {}
 """Former ``group=option`` -> the option now."""
+
+
+def conversion_hint(root: str | Path) -> str:
+    """Return what to do with a folder whose annotations are in another format; empty if unknown."""
+    for name, markers in FORMAT_MARKERS.items():
+        if any((Path(root) / marker).exists() for marker in markers):
+            return (
+                f"; the folder looks like {name}: convert it with `nasdet convert-annotations "
+                f"source={root} source_format={name} out=...`"
+            )
+    return ""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -87,8 +105,11 @@ class DetectionDataConfig(Preset):
                 return replace(config, **settings)
         files = " or ".join(config.train_annotations for config in presets)
         raise FileNotFoundError(
-            f"{root} has no {files}; for other names give DetectionDataConfig(root=..., "
-            "train_annotations=..., ...)"
+            f"{root} has no {files}"
+            + (
+                conversion_hint(root)
+                or "; for other names give a DetectionDataConfig(root=..., train_annotations=...)"
+            )
         )
 
     def __post_init__(self) -> None:

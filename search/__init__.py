@@ -48,3 +48,7 @@ __all__ = [
     "StrategyConfig",
     "search_cells",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -60,6 +60,9 @@ def search_cells(  # noqa: PLR0913  # the settings of a search, by name
         progress: whether to show a progress bar.
         on_trial: called after each trial.
 
+    Returns:
+        ``path`` of ``cells.json``, the winner's ``genotype`` and ``reward``, ``seconds`` and more.
+
     Raises:
         FileNotFoundError: if the images are missing.
         ValueError: if a name or setting is invalid, or the space is impossible.

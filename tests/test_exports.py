@@ -50,6 +50,11 @@ def test_importing_a_package_and_its_configs_loads_no_torch(package):
 
 
 @pytest.mark.parametrize("package", PACKAGES)
+def test_completion_in_a_shell_offers_the_exports(package):
+    assert dir(import_module(package)) == sorted(import_module(package).__all__)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
 def test_an_unknown_name_is_an_attribute_error(package):
     with pytest.raises(AttributeError, match=f"'{package}' has no attribute 'everything'"):
         _ = import_module(package).everything

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # `python -m nasdet` does not
 
 from _verbs import GROUPS, find_tool, overview
 
-HELP_FLAGS = ("--help", "-h")
+HELP_FLAGS = ("--help", "-h", "help")
 
 
 def main(arguments: Sequence[str]) -> None:

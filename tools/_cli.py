@@ -258,6 +258,7 @@ class Tool(Generic[ArgsT]):
             if flag.startswith("--") and flag not in known:
                 near = difflib.get_close_matches(flag, known, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
+                hint = hint or "; settings are written name=value"
                 raise ValueError(f"{self.name} has no {flag}{hint}")
             of_flag = previous.startswith("-") and previous not in (*SHORT_FORMS, *SWEEP_FLAGS)
             if argument.startswith("-") or _is_override(argument) or of_flag:

@@ -56,6 +56,8 @@ def _leaves(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, str, st
             yield from _leaves(child, f"{prefix}{name}.")
             continue
         value = OmegaConf.to_yaml({name: child}).partition(":")[2].strip()
+        if value == "???":  # Hydra's word for a setting that must be given
+            value = "(required)"
         if isinstance(child, ListConfig) and len(child):  # the command line wants brackets
             # Hydra does not accept quotes around the keys of a dict.
             entries = (str(entry).replace("'", "") for entry in config[name])

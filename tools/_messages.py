@@ -11,6 +11,29 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+FOREIGN_SETTINGS: Mapping[str, Sequence[str]] = {
+    "model": ("backbone", "weights"),
+    "epochs": ("recipe.epochs", "recipe.iterations"),
+    "steps": ("recipe.iterations",),
+    "max_iter": ("recipe.iterations",),
+    "imgsz": ("data.shortest_side_px", "recipe.image_side_px", "shortest_sides_px", "side_px"),
+    "batch": ("recipe.batch_size", "batch_size"),
+    "batch_size": ("recipe.batch_size",),
+    "lr": ("recipe.learning_rate",),
+    "lr0": ("recipe.learning_rate",),
+    "device": ("accelerator",),
+    "workers": ("num_workers",),
+    "name": ("out",),
+    "project": ("out",),
+    "source": ("images",),
+    "conf": ("score_threshold",),
+    "format": ("source_format",),
+    "data_root": ("data.root",),
+    "root": ("data.root", "data_root"),
+    "iterations": ("recipe.iterations",),
+}
+"""Name that a setting has in other programs -> its names here, one of which a tool may have."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
@@ -62,14 +85,20 @@ def _unknown_setting(match: re.Match[str], vocabulary: Vocabulary) -> str:
     tool, name = vocabulary.tool, match[1]
     if current := vocabulary.current_setting(name):
         return f"{tool}'s setting {name!r} is now {current!r}"
-    near = difflib.get_close_matches(name, vocabulary.settings(), n=1)
+    settings = vocabulary.settings()
+    near = [s for s in FOREIGN_SETTINGS.get(name, ()) if s in settings]
+    near = near or difflib.get_close_matches(name, settings, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "; --help lists them"
     return f"{tool} has no setting {name!r}{hint}"
 
 
 def _unknown_option(match: re.Match[str], vocabulary: Vocabulary) -> str:
     group, option = match.groups()
-    return f"there is no {group}={option}; choose from {list(vocabulary.options(group))}"
+    options = list(vocabulary.options(group))
+    is_path = "/" in option or "." in option
+    root = f"{group}.root"
+    hint = f"; a folder goes into {root}=..." if is_path and root in vocabulary.settings() else ""
+    return f"there is no {group}={option}; choose from {options}{hint}"
 
 
 def _unfit_option(match: re.Match[str], vocabulary: Vocabulary) -> str:
@@ -100,7 +129,7 @@ def _plain(message: str, vocabulary: Vocabulary) -> str:
 
 _REWRITES: Sequence[tuple[str, Callable[[re.Match[str], Vocabulary], str]]] = (
     (r"Could not override '([^']+)'", _unknown_setting),
-    (r"Could not find '(.+)/(.+)'", _unknown_option),
+    (r"Could not find '([^/]+)/(.+)'", _unknown_option),
     (r"\AIn '(.+?)/(.+?)': .*\n?Key '(\w+)' not in", _unfit_option),
     (r"\AError merging override (.+)\s*\n(?:Invalid value assigned: )?", _wrong_value),
 )

@@ -19,6 +19,8 @@ GROUPS: Mapping[str, tuple[str, str]] = {
 """First word of two-word verbs -> folder below ``tools/`` and description."""
 BUILT_IN = {"completion": "Print the completion script for a shell: bash or zsh."}
 """Verbs without a tool -> description."""
+FOREIGN_VERBS = {"val": "evaluate-detector", "eval": "evaluate-detector", "detect": "predict"}
+"""Verb of other programs -> the closest one here."""
 LINE_WIDTH = 100
 
 
@@ -95,6 +97,8 @@ def _closest(verb: str, group: str) -> str | None:
         offered += [*GROUPS, *BUILT_IN]
         for name in GROUPS:  # a verb of a group may be typed without it
             offered += [f"{name} {other}" for other in tool_files(name)]
+    if not group and verb in FOREIGN_VERBS:
+        return FOREIGN_VERBS[verb]
     forms = {word: command for command in offered for word in (command, command.split()[-1])}
     longer = [word for word in forms if word.startswith(verb)]
     near = longer or difflib.get_close_matches(verb, forms, n=1)

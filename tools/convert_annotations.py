@@ -37,7 +37,7 @@ def main(run: Run[Args]) -> None:
     for split in splits:
         print_line(split.name, f"{split.images} images, {format_box_counts(split.boxes)}")
     if args.target_format == "coco" and {"train", "val"} <= set(args.splits):
-        print_line("use it", f"data=converted data.root={out}")
+        print_line("train on it", f"nasdet train-detector experiment=detector_cpu data.root={out}")
     elif args.target_format == "coco":
         for name in args.splits:
             path = f"{out}/annotations/instances_{name}.json"

@@ -4,8 +4,8 @@ Prints COCO's metrics and writes metrics.json, error_kinds.json, confusion.json,
 and report.html; for a detector also results.json, its detections. Under torchrun the processes
 divide the images among them.
 
-nasdet evaluate-detector weights=runs/detector/detector.safetensors \
-    images=data/shapes/detection/val
+nasdet evaluate-detector weights=runs/detector/detector.safetensors    # on its validation images
+nasdet evaluate-detector weights=runs/detector/detector.safetensors images=/data/mine/test
 nasdet evaluate-detector results=runs/detector/results.json
 nasdet evaluate-detector results=runs/detector/results.json task=localization
 """
@@ -16,12 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from _cli import Run, tool
 from _output import print_line
 from backbone.config import require_at_least, require_choice
 from detection.config import (
     EVALUATION_BACKENDS,
     RENAMED_BACKENDS,
+    DetectionDataConfig,
     InferenceConfig,
 )
 
@@ -37,12 +40,14 @@ class Args:
 
     out: str
     """The folder for ``metrics.json``, ``results.json`` and the rest of the report."""
-    annotations: str
-    """COCO JSON with the ground truth."""
+    annotations: str = ""
+    """COCO JSON with the ground truth; empty: that of ``images`` in COCO's layout
+    (``annotations/instances_NAME.json`` beside the folder NAME), or the validation annotations of
+    the training that wrote ``weights`` or ``results``."""
     weights: str = ""
     """A ``detector.safetensors`` to run on ``images``; or give ``results``."""
     images: str = ""
-    """Folder of the images."""
+    """Folder of the images; empty: the validation images of the training that wrote ``weights``."""
     results: str = ""
     """Detections in COCO's results format, of any program, to score instead."""
     task: str = "detection"
@@ -68,8 +73,6 @@ class Args:
     def __post_init__(self) -> None:
         if bool(self.weights) == bool(self.results):
             raise ValueError("give either weights=... (and images=...) or results=...")
-        if self.weights and not self.images:
-            raise ValueError("weights=... needs images=..., the folder of the images")
         require_choice("task", self.task, TASKS)
         require_choice("backend", self.backend, EVALUATION_BACKENDS, renamed=RENAMED_BACKENDS)
         if not 0 <= self.score_threshold <= 1:
@@ -92,7 +95,8 @@ def evaluate(args: Args, out: Path, *, rank: int) -> dict[str, Any]:
     from detection.data.coco import CocoTable
     from detection.engine.evaluate import detect_with_file, load_results_file, save_results_file
 
-    annotations = CocoTable.load(args.annotations, bad_boxes=args.bad_boxes)
+    truth, images = find_data(args)
+    annotations = CocoTable.load(truth, bad_boxes=args.bad_boxes)
     if args.results:
         if rank != 0:
             return {}
@@ -101,7 +105,7 @@ def evaluate(args: Args, out: Path, *, rank: int) -> dict[str, Any]:
         if own.resolve() != results_path.resolve():
             own.unlink(missing_ok=True)  # of a detector that was evaluated here before
         return figures | {"results": results_path}
-    weights, images = Path(args.weights), Path(args.images)
+    weights = Path(args.weights)
     results = detect_with_file(
         weights,
         annotations,
@@ -114,6 +118,37 @@ def evaluate(args: Args, out: Path, *, rank: int) -> dict[str, Any]:
     figures = report(args, save_results_file(weights, results, annotations, images, out), out)
     print_line("detections", out / "results.json")
     return figures | {"results": out / "results.json"}
+
+
+def find_data(args: Args) -> tuple[Path, Path]:
+    """Return the annotations and the folder of the images.
+
+    Raises:
+        ValueError: if they are neither given nor recorded with the detector or the results.
+    """
+    images = Path(args.images)
+    beside = images.parent / "annotations" / f"instances_{images.name}.json"
+    if args.annotations and (args.images or args.results):
+        return Path(args.annotations), images
+    if args.images and beside.is_file():
+        return beside, images
+    trained_on = read_run_data(Path(args.weights or args.results).parent / "config.yaml")
+    if args.images or trained_on is None:
+        missing = "annotations=..." if args.images or args.results else "images=... annotations=..."
+        raise ValueError(f"give {missing}, the ground truth of the images in COCO format")
+    root = Path(trained_on.root)
+    return (
+        Path(args.annotations or root / trained_on.val_annotations),
+        root / trained_on.val_images,
+    )
+
+
+def read_run_data(config: Path) -> DetectionDataConfig | None:
+    """Return the data set in the ``config.yaml`` of a detector training; None without one."""
+    if not config.is_file():
+        return None
+    data = OmegaConf.select(OmegaConf.load(config), "data")
+    return None if data is None else DetectionDataConfig(**data)
 
 
 def report(args: Args, scored: DetectionsWithTruth, out: Path) -> dict[str, Any]:

@@ -65,8 +65,11 @@ def main(run: Run[Args]) -> None:
         done = predict_files(detector, info, paths, run.out, tta=tta, batch_size=args.batch_size)
         run.finish()
         num_images = len(paths) - len(done.broken)
-        run.report(images=num_images, predictions=done.path)
-        print_line(f"{num_images} images", done.path)
+        run.report(images=num_images, objects=done.num_objects, predictions=done.path)
+        print_line(f"{num_images} images, {done.num_objects} objects", done.path)
+        if num_images and not done.num_objects and args.score_threshold:
+            hint = f"none scored {args.score_threshold:g} or more; lower score_threshold"
+            print_line("no objects", hint)
         if done.broken:
             fail(done.broken)
         return

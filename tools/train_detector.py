@@ -7,19 +7,23 @@ nasdet train-detector                                          # demonstration d
 nasdet train-detector backbone=runs/pretrain/backbone.safetensors
 nasdet train-detector experiment=coco_1x data.root=/data/coco \
     backbone=timm:resnet50 pretrained=true
-nasdet train-detector --dry-run          # check the setup in under a minute
+nasdet train-detector --dry-run          # check the setup in about a minute
 torchrun --nproc-per-node 2 --no-python nasdet train-detector
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from _cli import Run, fail, tool
 from _logger_base import LoggerConfig
 from _output import print_line, print_stage, to_json
 from backbone.io.runtime import global_rank
 from detection.engine.config import TrainDetectorConfig
+
+if TYPE_CHECKING:
+    from detection.data.dataset import CocoDataset
 
 
 @dataclass(kw_only=True, slots=True)
@@ -31,12 +35,13 @@ class Args(TrainDetectorConfig):
     logger: LoggerConfig
     """Where metrics are logged."""
     dry_run: bool = False
-    """Only overfit one batch, in under a minute, and report whether the setup is sound;
+    """Only overfit one batch, in about a minute, and report whether the setup is sound;
     ``--dry-run`` is short for it."""
 
 
 @tool(Args)
 def main(run: Run[Args]) -> None:
+    from detection.data.dataset import describe_splits
     from detection.engine.train import run_training
     from detection.engine.visualize import draw_showcase
     from detection.evaluation.summary import describe_metrics, headline
@@ -45,7 +50,12 @@ def main(run: Run[Args]) -> None:
     if args.dry_run:
         try_training(run)
         return
-    result = run_training(args, out, loggers=run.trainer_loggers)
+
+    def show_data(train: CocoDataset, val: CocoDataset) -> None:
+        if global_rank() == 0:
+            print_line("data", describe_splits(train, val))
+
+    result = run_training(args, out, loggers=run.trainer_loggers, on_data=show_data)
     if global_rank() == 0:
         picture = draw_showcase(result.path, result.val, out / "detections.png")
         run.log_metrics(headline(result.metrics))

@@ -13,7 +13,8 @@ family of backbones is one module with a subclass of both, and one row of ``FAMI
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -296,6 +297,25 @@ class LibraryBackboneSpec(BackboneSpec):
 
     def __str__(self) -> str:
         return f"{self.family}:{self.name}"
+
+
+@contextmanager
+def released_weights(spec: BackboneSpec, *, pretrained: bool) -> Iterator[None]:
+    """Turn the errors of a library's download into one sentence.
+
+    Raises:
+        ConnectionError: if ``pretrained`` weights can neither be downloaded nor are in the cache.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        first = str(error).strip().partition("\n")[0].partition(". ")[0]
+        raise ConnectionError(
+            f"cannot load the released weights of {spec}, which are downloaded once ({first}); "
+            "without pretrained, weights are random"
+        ) from error
 
 
 def _spec_class(family: Any) -> type[BackboneSpec]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from backbone.io.runtime import hidden_package
-from backbone.models.backbone import Backbone, C4Split, LibraryBackboneSpec
+from backbone.models.backbone import Backbone, C4Split, LibraryBackboneSpec, released_weights
 from backbone.models.measurement import (
     DEVICES,
     MapShape,
@@ -52,13 +52,14 @@ class TimmBackboneSpec(LibraryBackboneSpec):
         measured = measure_model(self.name)
         # timm returns maps in the order of their indices.
         names = sorted(measured.indices, key=lambda level: measured.indices[level])
-        model = timm.create_model(
-            self.name,
-            features_only=True,
-            pretrained=pretrained,
-            out_indices=tuple(measured.indices[level] for level in names),
-            **measured.options,
-        )
+        with released_weights(self, pretrained=pretrained):
+            model = timm.create_model(
+                self.name,
+                features_only=True,
+                pretrained=pretrained,
+                out_indices=tuple(measured.indices[level] for level in names),
+                **measured.options,
+            )
         settings = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
         return TimmBackbone(
             NamedMaps(model, tuple(names)),

@@ -13,7 +13,7 @@ import torchvision
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from backbone.models.backbone import Backbone, LibraryBackboneSpec
+from backbone.models.backbone import Backbone, LibraryBackboneSpec, released_weights
 from backbone.models.measurement import (
     DEVICES,
     MapShape,
@@ -34,7 +34,8 @@ class TorchvisionBackboneSpec(LibraryBackboneSpec):
 
     def _build(self, *, pretrained: bool, out: Sequence[str] | None) -> TorchvisionBackbone:
         maps = measure_model(self.name)
-        model = create_model(self.name, pretrained=pretrained)
+        with released_weights(self, pretrained=pretrained):
+            model = create_model(self.name, pretrained=pretrained)
         body = _extractor(model, {node: level for level, (node, _) in maps.items()})
         return TorchvisionBackbone(
             body.train(),

@@ -36,6 +36,9 @@ def evaluate(  # noqa: PLR0913  # the settings of an evaluation, by name
         backend: ``hotcoco``, or ``pycocotools``, the reference; the metrics are equal.
         bad_boxes: treatment of boxes without area or outside their image: ``error`` or ``drop``.
 
+    Returns:
+        ``ap``, ``ap50``, ..., ``per_class`` in percent; NaN where COCO cannot compute one.
+
     Raises:
         FileNotFoundError: if a file or an image is missing.
         ValueError: if a file is damaged or of another format, ``images`` is missing, or the

@@ -175,6 +175,8 @@ class Predictor:
             ValueError: if one cannot be read or has another shape.
             TypeError: if one is of another type.
         """
+        if isinstance(images, str | Path):
+            raise TypeError(f"images must be a list of images, as in [{str(images)!r}]")
         pixels = [_to_pixels(image) for image in images]
         outputs: dict[int, ImageDetections] = {}
         for indices in group_batches([p.shape for p in pixels], batch_size):
@@ -224,5 +226,6 @@ def _to_pixels(image: ImageInput) -> Tensor:
             )
         return image_tensor(Image.fromarray(image))
     raise TypeError(
-        f"an image must be a path, a PIL image, an array or a tensor, not {type(image).__name__}"
+        f"an image must be a path, a PIL image, an array or a tensor, not {type(image).__name__}; "
+        "predict takes several images"
     )

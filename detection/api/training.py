@@ -64,6 +64,10 @@ def train_detector(  # noqa: PLR0913  # the settings of a training, by name
         loggers: Lightning loggers.
         callbacks: Lightning callbacks.
 
+    Returns:
+        ``path`` of ``detector.safetensors``, ``metrics`` (``ap``, ``ap50``, ``per_class``, ..., in
+        percent), ``seconds`` and ``skipped``.
+
     Raises:
         FileNotFoundError: if the spec's file or the data are missing.
         ValueError: if a name, the spec, annotations or an image are invalid.
@@ -122,7 +126,8 @@ def compare_backbones(  # noqa: PLR0913  # the settings of a training, by name
         accelerator: Lightning's accelerator.
 
     Returns:
-        Cost and metrics of each backbone, in order.
+        For each backbone, in order: ``name``, ``parameters``, ``mult_adds``, ``metrics`` and
+        ``seconds``.
 
     Raises:
         FileNotFoundError: if the file of a spec or the data are missing.

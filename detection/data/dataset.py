@@ -15,10 +15,13 @@ from torch.utils.data import Dataset
 
 from backbone.io.provenance import fingerprint_folder
 from backbone.training.images import CACHE_BYTES, read_image
-from detection.config import DetectionDataConfig, DetectorRecipe
+from detection.config import DetectionDataConfig, DetectorRecipe, conversion_hint
 from detection.data.coco import CocoTable, require_categories
 from detection.data.transforms import Augmentation
 from detection.structures import DetectionBatch, Target
+
+MAX_NAMED_CLASSES = 5
+"""Maximum number of classes in the description of a data set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +176,14 @@ def load_split(
     """
     root = Path(config.root)
     if not root.is_dir():
-        raise FileNotFoundError(f"data root {root} does not exist")
+        raise FileNotFoundError(
+            f"data root {root} does not exist; give the folder of your data, data.root=..., or "
+            "make the demonstration data: nasdet make-shapes"
+        )
     train = split == "train"
     path = root / (config.train_annotations if train else config.val_annotations)
+    if not path.exists():
+        raise FileNotFoundError(f"file {path} does not exist{conversion_hint(root)}")
     return CocoDataset(
         CocoTable.load(path, bad_boxes=config.bad_boxes),
         root / (config.train_images if train else config.val_images),
@@ -201,6 +209,16 @@ def load_splits(
     require_categories(train.annotations.categories, train.annotations.path, val.annotations)
     _ = val.annotations.ground_truth  # refuses objects that cannot be scored before the training
     return train, val
+
+
+def describe_splits(train: CocoDataset, val: CocoDataset) -> str:
+    """Return the folder, the images and the classes of a data set in one line."""
+    names = train.annotations.class_names
+    listed = ", ".join(names[:MAX_NAMED_CLASSES]) + (", ..." if names[MAX_NAMED_CLASSES:] else "")
+    return (
+        f"{train.image_root.parent}, {len(train)} training and {len(val)} validation images, "
+        f"{len(names)} classes: {listed}"
+    )
 
 
 def data_arguments(config: DetectionDataConfig) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from backbone.io.progress import progress_bar
 from backbone.io.runtime import choose_device, world_size
 from backbone.training.preflight import peak_bytes
 from detection.config import DetectorRecipe
-from detection.data.dataset import collate, load_splits
+from detection.data.dataset import collate, describe_splits, load_splits
 from detection.engine.config import TrainDetectorConfig
 from detection.engine.train import build_new_detector
 from detection.engine.train_step import (
@@ -34,6 +34,8 @@ FULL_STEPS = 2
 WANTED_STEPS = 25
 """The batch is reduced if fewer steps fit into the time."""
 MIN_STEPS = 12
+JUDGED_STEPS = 20
+"""Number of steps after which the loss must have fallen; a slow machine takes fewer in the time."""
 WARMUP_STEPS = 5
 MAX_LOSS_RATIO = 0.8
 """The last losses must be below this multiple of the first ones."""
@@ -57,11 +59,14 @@ class DryRun:
     """Estimated hours of the whole training at that speed."""
     peak_bytes: int
     """Peak memory of this process, or of the GPU."""
+    data: str
+    """The data set in one line."""
 
     def describe(self) -> str:
         """Return the measurements as a few lines of text, without the faults."""
         maps = ", ".join(f"{level} {list(shape)}" for level, shape in self.maps.items())
         lines = [
+            f"data: {self.data}",
             f"maps: {maps}",
             f"batch: {self.objects} objects",
             f"loss: {self.losses[0]:.3f} at first, {self.losses[-1]:.3f} after "
@@ -70,7 +75,9 @@ class DryRun:
             f"whole training: {_format_hours(self.hours)} without image reading and evaluation",
         ]
         if not self.faults:
-            lines.append("sound: shapes fit, every weight learns, the loss falls")
+            is_judged = len(self.losses) >= JUDGED_STEPS
+            loss = "the loss falls" if is_judged else "too few steps in the time to judge the loss"
+            lines.append(f"sound: the maps fit, every weight learns, {loss}")
         return "\n".join(lines)
 
 
@@ -89,7 +96,7 @@ def try_training(config: TrainDetectorConfig, *, progress: bool = True) -> DryRu
         ValueError: if the spec, the precision, annotations or an image are invalid.
         ImportError: if the detector needs detectron2 and that is not installed.
     """
-    train, _ = load_splits(config.data, config.recipe)
+    train, val = load_splits(config.data, config.recipe)
     recipe = scale_recipe(config.recipe, world_size=world_size())
     device = choose_device(config.accelerator)
     detector = build_new_detector(config, train.annotations)
@@ -106,6 +113,7 @@ def try_training(config: TrainDetectorConfig, *, progress: bool = True) -> DryRu
         seconds_per_step=seconds,
         hours=seconds * recipe.iterations * recipe.accumulate_grad_batches / 3600,
         peak_bytes=peak_bytes(device),
+        data=describe_splits(train, val),
     )
 
 
@@ -176,7 +184,7 @@ def _faults(losses: Sequence[float], unmoved: Sequence[str], batch: DetectionBat
         faults.append(f"{len(unmoved)} weights had no gradient at any step: {names}")
     few = max(len(losses) // 10, 1)
     first, last = (sum(part) / few for part in (losses[:few], losses[-few:]))
-    if not last < MAX_LOSS_RATIO * first:
+    if len(losses) >= JUDGED_STEPS and not last < MAX_LOSS_RATIO * first:
         faults.append(
             f"the loss on one batch went from {first:.3f} to {last:.3f} in {len(losses)} steps; "
             "it should fall clearly: look at recipe.learning_rate and the boxes"

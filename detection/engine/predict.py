@@ -49,6 +49,8 @@ class Predictions:
 
     path: Path
     """Path of ``predictions.json``."""
+    num_objects: int
+    """Number of detections in all images."""
     broken: tuple[str, ...]
     """Errors of images that could not be read, one sentence each."""
 
@@ -106,7 +108,8 @@ def predict_files(
                 bar.update(len(batch))
     path = out_dir / "predictions.json"
     write_json(path, [records[index] for index in range(len(paths))])
-    return Predictions(path, tuple(broken))
+    num_objects = sum(len(record.get("detections", ())) for record in records.values())
+    return Predictions(path, num_objects, tuple(broken))
 
 
 def _draw(pixels: Tensor, detections: Detections, info: DetectorInfo, path: Path) -> None:

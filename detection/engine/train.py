@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,8 @@ from detection.models.checkpoint import DetectorInfo, load_detector, save_detect
 from detection.models.detector import Detector
 from detection.structures import DetectionBatch
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class DetectorResult:
@@ -76,11 +79,19 @@ def run_training(
     *,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[Callback] = (),
+    on_data: Callable[[CocoDataset, CocoDataset], None] | None = None,
 ) -> DetectorResult:
     """Train a detector, evaluate it and write the results to ``out_dir``.
 
     Files of the same settings and inputs are kept; an interrupted training resumes from its last
     checkpoint. Under torchrun all processes train together.
+
+    Args:
+        config: the training.
+        out_dir: the folder to write to.
+        loggers: Lightning loggers.
+        callbacks: Lightning callbacks.
+        on_data: called with the training and validation images when they have been checked.
 
     Raises:
         FileNotFoundError: if the spec's file or the data are missing.
@@ -89,6 +100,8 @@ def run_training(
         FloatingPointError: if the loss is not finite; the message names step and images.
     """
     train, val = load_splits(config.data, config.recipe)
+    if on_data is not None:
+        on_data(train, val)
     provenance = _provenance(config, train, val)
     path = out_dir / "detector.safetensors"
     metrics_path = out_dir / "metrics.json"
@@ -129,6 +142,13 @@ def _train(
     callbacks: Sequence[Callback],
 ) -> None:
     recipe = scale_recipe(config.recipe, world_size=world_size())
+    if recipe.warmup_iterations >= recipe.iterations:
+        logger.warning(
+            "recipe.warmup_iterations=%d is not below recipe.iterations=%d, so the learning rate "
+            "does not reach recipe.learning_rate",
+            recipe.warmup_iterations,
+            recipe.iterations,
+        )
     detector = build_new_detector(config, train.annotations)
     module = DetectorModule(detector, recipe, val=val, seed=config.seed)
     checkpoint = path.parent / f"{provenance.key[:12]}-last.ckpt"

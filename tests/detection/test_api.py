@@ -125,6 +125,13 @@ def test_what_is_no_image_is_refused(predictor, image, error, message):
         predictor(image)
 
 
+def test_a_single_image_is_not_taken_for_a_list(predictor, data_root):
+    with pytest.raises(TypeError, match="images must be a list of images"):
+        predictor.predict(str(data_root / "val"))
+    with pytest.raises(TypeError, match="predict takes several images"):
+        predictor([data_root / "val" / "1.png"])
+
+
 def test_settings_of_inference_are_those_of_load(trained, predictor, data_root):
     path = data_root / "val" / "1.png"
     threshold = float(np.median(predictor(path).scores))

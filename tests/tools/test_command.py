@@ -106,6 +106,8 @@ def test_the_version_is_that_of_the_installation(nasdet):
     [
         (["train-detectr"], "nasdet has no verb 'train-detectr'; did you mean 'train-detector'?"),
         (["train"], "nasdet has no verb 'train'; did you mean 'train-detector'?"),
+        (["val"], "nasdet has no verb 'val'; did you mean 'evaluate-detector'?"),
+        (["detect"], "nasdet has no verb 'detect'; did you mean 'predict'?"),
         (["zzz"], "nasdet has no verb 'zzz'; nasdet --help lists the verbs"),
         (["--versoin"], "nasdet has no verb '--versoin'; nasdet --help lists the verbs"),
         (

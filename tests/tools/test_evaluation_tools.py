@@ -192,11 +192,44 @@ def test_localization_is_written_and_is_no_evaluation_of_detections(data, tmp_pa
         ({"score_threshold": 2.0}, "score_threshold must lie in 0 to 1, not 2"),
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"results": ""}, "give either weights"),
+        ({"weights": "w"}, "give either weights"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
         evaluate_detector.Args(**({"out": "x", "annotations": "y", "results": "z"} | change))
+
+
+def data_of(**settings):
+    return tuple(map(str, evaluate_detector.find_data(evaluate_detector.Args(out="x", **settings))))
+
+
+def test_the_data_of_an_evaluation_are_those_given_or_those_of_the_training(tmp_path):
+    run_folder = tmp_path / "run"
+    run_folder.mkdir()
+    weights, results = f"{run_folder}/detector.safetensors", f"{run_folder}/results.json"
+    given = {"annotations": "truth.json", "images": "pictures"}
+    assert data_of(weights=weights, **given) == ("truth.json", "pictures")
+    assert data_of(results=results, annotations="truth.json")[0] == "truth.json"
+    with pytest.raises(ValueError, match=r"give images=\.\.\. annotations=\.\.\."):
+        data_of(weights=weights)
+    with pytest.raises(ValueError, match=r"give annotations=\.\.\., the ground truth"):
+        data_of(results=results)
+
+    data = {"root": "/data/mine", "val_annotations": "annotations/v.json", "val_images": "v"}
+    config = {"data": data, "backbone": "timm:resnet18"}
+    (run_folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+    expected = ("/data/mine/annotations/v.json", "/data/mine/v")
+    assert data_of(weights=weights) == data_of(results=results) == expected
+    other = {"weights": weights, "annotations": "truth.json"}
+    assert data_of(**other) == ("truth.json", "/data/mine/v")
+
+    with pytest.raises(ValueError, match=r"give annotations=\.\.\., the ground truth"):
+        data_of(weights=weights, images=f"{tmp_path}/val")  # not the images of the training
+    beside = tmp_path / "annotations" / "instances_val.json"
+    beside.parent.mkdir()
+    beside.write_text("{}")
+    assert data_of(weights=weights, images=f"{tmp_path}/val") == (str(beside), f"{tmp_path}/val")
 
 
 def test_the_entries_of_the_benchmark_give_the_same_metrics(tmp_path):

@@ -6,8 +6,13 @@ from _messages import Vocabulary, refuse_renamed_choice, to_sentence
 
 VOCABULARY = Vocabulary(
     tool="train_detector",
-    settings=lambda: ["backbone", "detector.rpn_pre_nms_top_n_train", "recipe.lr_milestones"],
-    options=lambda group: {"recipe": ["detector_1x", "smoke"]}[group],
+    settings=lambda: [
+        "backbone",
+        "data.root",
+        "detector.rpn_pre_nms_top_n_train",
+        "recipe.lr_milestones",
+    ],
+    options=lambda group: {"recipe": ["detector_1x", "smoke"], "data": ["coco"]}[group],
     renamed_settings={
         "rpn_candidates_train": "rpn_pre_nms_top_n_train",
         "decay_at": "lr_milestones",
@@ -38,6 +43,19 @@ VOCABULARY = Vocabulary(
             "Could not override 'detector.rpn_candidates_train'.",
             "train_detector's setting 'detector.rpn_candidates_train' is now "
             "'detector.rpn_pre_nms_top_n_train'",
+        ),
+        (
+            "Could not override 'model'.\nTo append to your config use +model=x",
+            "train_detector has no setting 'model'; did you mean 'backbone'?",
+        ),
+        (
+            "Could not override 'epochs'.",  # of a tool without the settings of a recipe
+            "train_detector has no setting 'epochs'; --help lists them",
+        ),
+        (
+            "Could not find 'data/../mine/data.yaml'\n\nAvailable options in 'data'",
+            "there is no data=../mine/data.yaml; choose from ['coco']; a folder goes into "
+            "data.root=...",
         ),
         (
             # The tool never had it, under either name.

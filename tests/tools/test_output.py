@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pty
+import re
 import subprocess
 import sys
 import textwrap
@@ -71,9 +72,10 @@ def training(data, tmp_path_factory):
 def test_a_piped_training_prints_only_its_results(training):
     _, out, done = training
     lines = done.stdout.splitlines()
-    assert [line.split(" ")[0] for line in lines] == ["AP", "AP", "AR", "detector:", "detections:"]
-    assert lines[3].startswith(f"detector: {out}/detector.safetensors  (")
-    assert lines[4] == f"detections: {out}/detections.png"
+    words = ["data:", "AP", "AP", "AR", "detector:", "detections:"]
+    assert [line.split(" ")[0] for line in lines] == words
+    assert lines[4].startswith(f"detector: {out}/detector.safetensors  (")
+    assert lines[5] == f"detections: {out}/detections.png"
     assert done.stderr == ""
     assert not {"\r", "\x1b"} & set(done.stdout)
 
@@ -147,8 +149,12 @@ def test_an_unreadable_image_is_an_error_after_all_others_are_done(data, trainin
         f"out={out}", "--json", status=1,
     )  # fmt: skip
     assert done.stdout == ""
-    count, error = done.stderr.splitlines()
-    assert count == f"1 images: {out}/predictions.json"
+    count, *_, error = done.stderr.splitlines()
+    (objects,) = re.fullmatch(rf"1 images, (\d+) objects: {out}/predictions.json", count).groups()
+    records = json.loads((out / "predictions.json").read_text())
+    assert int(objects) == sum(len(record.get("detections", ())) for record in records)
+    hint = "no objects: none scored 0.5 or more; lower score_threshold"
+    assert (hint in done.stderr.splitlines()) == (objects == "0")
     assert error.startswith("error: ")
     assert "a.png" in error
     assert len(json.loads((out / "predictions.json").read_text())) == 2

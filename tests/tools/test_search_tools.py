@@ -140,8 +140,8 @@ def test_strategies_are_named_as_they_are_chosen():
         (3, "there is no strategy 3; choose from"),
         ({"random": {}, "tpe": {}}, "there is no strategy {'random': {}, 'tpe': {}}; choose from"),
         ({"tpe": 5}, "tpe needs settings such as {batch_size: 10}, not 5"),
-        ({"controller": {"rate": 1}}, "{'controller': {'rate': 1}}: Key 'rate' not in 'Controller"),
-        ({"controller": {"batch_size": "many"}}, "could not be converted to Integer"),
+        ({"controller": {"rate": 1}}, "strategy=controller has no setting 'rate'; choose from"),
+        ({"controller": {"batch_size": "many"}}, "batch_size='many': Expected `int`, got `str`"),
         ({"controller": {"batch_size": 0}}, "batch_size must be at least 1, not 0"),
     ],
 )

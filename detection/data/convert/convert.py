@@ -39,7 +39,8 @@ def convert_annotations(
     if source.resolve() == out.resolve():
         raise ValueError(f"out must be another folder than source, not {out} as well")
     if not source.is_dir():
-        raise FileNotFoundError(f"folder {source} does not exist")
+        problem = "is a file; give its folder" if source.exists() else "does not exist"
+        raise FileNotFoundError(f"source {source} {problem}")
     reader = build_format(config.source_format, config, progress=progress)
     writer = build_format(config.target_format, config, progress=progress)
     sets: dict[str, LabeledSet] = {}

@@ -89,7 +89,10 @@ def read_yolo(root: Path, split: str, *, progress: bool = True) -> LabeledSet:
     names = _read_names(root)
     folder, labels = root / "images" / split, root / "labels" / split
     if not folder.is_dir():
-        raise FileNotFoundError(f"image folder {folder} does not exist")
+        raise FileNotFoundError(
+            f"image folder {folder} does not exist; expected are {root}/images/{split} and "
+            f"{root}/labels/{split}, the paths in {CLASSES_NAME} are not read"
+        )
     if not labels.is_dir():
         raise FileNotFoundError(
             f"label folder {labels} does not exist; if no image has an object, make it and leave "

@@ -110,3 +110,21 @@ def test_mult_adds_are_the_published_ones(spec, side_px, mult_adds):
 def test_a_classifier_gives_a_logit_for_each_class():
     classifier = Classifier(build_backbone("nasnet_a:1@96"), num_classes=7)
     assert classifier(torch.rand(2, 3, 64, 64)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("spec", ["timm:lcnet_035", "torchvision:resnet18"])
+def test_weights_that_cannot_be_downloaded_are_one_sentence(spec, monkeypatch):
+    def offline(*arguments, **options):
+        raise OSError("An error happened. Please check your connection.\nMore lines.")
+
+    build_backbone(spec)  # its maps are measured before
+    monkeypatch.setattr("timm.create_model", offline)
+    monkeypatch.setattr("torchvision.models.get_model", offline)
+    with pytest.raises(ConnectionError) as caught:
+        build_backbone(spec, pretrained=True)
+    assert str(caught.value) == (
+        f"cannot load the released weights of {spec}, which are downloaded once (An error "
+        "happened); without pretrained, weights are random"
+    )
+    with pytest.raises(OSError, match="More lines"):
+        build_backbone(spec)

@@ -191,7 +191,7 @@ def test_bad_boxes_are_dropped_with_a_warning_that_counts_them(voc, tmp_path, ca
         (lambda r: (r / "JPEGImages/1.png").unlink(), FileNotFoundError, "1.png of .* does not"),
         (lambda r: (r / "JPEGImages/1.png").write_text("no"), ValueError, "is not an image"),
         (lambda r: (r / "Annotations/1.xml").unlink(), FileNotFoundError, "1.xml does not exist"),
-        (shutil.rmtree, FileNotFoundError, "folder .*voc does not exist"),
+        (shutil.rmtree, FileNotFoundError, "source .*voc does not exist"),
         (
             lambda r: (r / "ImageSets/Main/train.txt").rename(r / "ImageSets/Main/test.txt"),
             FileNotFoundError,

@@ -32,6 +32,20 @@ def test_a_rate_that_teaches_nothing_is_found(settings):
     assert "recipe.learning_rate" in outcome.faults[0]
 
 
+def test_too_few_steps_are_no_judgment_of_the_loss(settings, monkeypatch):
+    """A slow machine takes few steps in the time; that is no fault of the data."""
+    monkeypatch.setattr(dry_run, "MAX_SECONDS", 0.0)
+    slow = replace(settings, recipe=replace(settings.recipe, learning_rate=1e-9))
+    outcome = try_training(slow, progress=False)
+    assert outcome.faults == ()
+    assert "too few steps in the time to judge the loss" in outcome.describe()
+
+
+def test_the_data_are_named(settings, data_root):
+    first = try_training(settings, progress=False).describe().splitlines()[0]
+    assert first == f"data: {data_root}, 5 training and 4 validation images, 2 classes: red, green"
+
+
 def test_weights_that_no_gradient_reaches_are_named(settings, monkeypatch):
     real = TorchvisionFasterRCNN.__init__
 

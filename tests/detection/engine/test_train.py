@@ -11,7 +11,7 @@ import torch
 from backbone.io.weights import read_metadata
 from backbone.training.optim import build_optimizer, multistep_schedule
 from backbone.training.samplers import IterationSampler
-from detection.config import DetectorRecipe
+from detection.config import DetectionDataConfig, DetectorRecipe
 from detection.data import coco_file
 from detection.data.coco import CocoTable
 from detection.data.dataset import load_split
@@ -53,6 +53,25 @@ def test_a_training_with_evaluations_and_a_showcase_reads_each_annotation_file_o
     draw_showcase(result.path, result.val, tmp_path / "detections.png")
     assert len(read_metadata(result.path)["evaluations"]) == 3
     assert reads == {"train.json": 1, "val.json": 1}
+
+
+def test_a_warm_up_that_outlasts_the_training_is_reported(config, tmp_path, caplog):
+    recipe = replace(config().recipe, iterations=2, warmup_iterations=2)
+    run_training(config(recipe=recipe), tmp_path)
+    assert "recipe.warmup_iterations=2 is not below recipe.iterations=2" in caplog.text
+
+
+def test_a_folder_in_another_format_is_named_with_the_command_that_converts_it(config, tmp_path):
+    (tmp_path / "labels").mkdir()
+    data = replace(config().data, root=str(tmp_path))
+    hint = "train.json does not exist; the folder looks like yolo: convert it with `nasdet convert-"
+    with pytest.raises(FileNotFoundError, match=hint):
+        run_training(config(data=data), tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="looks like yolo"):
+        DetectionDataConfig.find(tmp_path)
+    missing = replace(config().data, root=str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError, match=r"give the folder of your data, data\.root="):
+        run_training(config(data=missing), tmp_path / "out")
 
 
 def test_objects_that_cannot_be_scored_are_named_before_the_training_starts(
