@@ -185,7 +185,7 @@ def test_the_python_example_of_the_readme_runs_as_printed(tmp_path, monkeypatch,
     make_shapes(ShapesConfig(**counts), "data/shapes")
     preset = DetectorRecipe.preset
     short = {"iterations": 2, "batch_size": 2, "evaluate_every": 0}
-    monkeypatch.setattr(DetectorRecipe, "preset", lambda name: preset(name, **short))
+    monkeypatch.setattr(DetectorRecipe, "preset", lambda name, **own: preset(name, **own | short))
     (example,) = blocks(ROOT / "README.md")
     exec(compile(example, "README.md", "exec"), {})
     assert "runs/python/detector.safetensors" in capsys.readouterr().out
