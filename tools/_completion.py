@@ -23,8 +23,9 @@ SHELLS = ("bash", "zsh")
 USAGE = """\
 Print the completion script for a shell: bash or zsh.
 
-eval "$(nasdet completion bash)"      in ~/.bashrc
-eval "$(nasdet completion zsh)"       in ~/.zshrc"""
+eval "$(nasdet completion bash)"      or zsh, in a shell whose environment is active
+
+In ~/.bashrc or ~/.zshrc the line needs the full path of the command."""
 COMMAND_FLAGS = ("--help", "--version")
 TOOL_FLAGS = ("--help", "--multirun", "--json")
 DRY_RUN = "--dry-run"

@@ -5,8 +5,8 @@ sizes and features of the published networks. Takes about four minutes on one co
 
 usage: python tests/golden/compare.py --reference FOLDER
 
-FOLDER is a checkout of 85cd897 (``git worktree add FOLDER 85cd897``). Exits with 1 if any number
-differs by more than 1e-6 of its size.
+FOLDER is a checkout of 85cd897 (``git worktree add FOLDER 85cd897``), which also needs
+faster-coco-eval==1.8.0. Exits with 1 if any number differs by more than 1e-6 of its size.
 """
 
 from __future__ import annotations
