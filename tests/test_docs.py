@@ -26,6 +26,8 @@ def blocks(page):
         yield "\n" * line + match[1]
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_api_page_runs_as_printed(tmp_path, monkeypatch):
     page = ROOT / "docs" / "python.md"
     monkeypatch.chdir(tmp_path)

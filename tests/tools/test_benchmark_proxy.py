@@ -67,6 +67,8 @@ def test_entries_take_turns_and_the_median_counts():
     assert figures["b"]["trials_per_hour"] == 5 * 3600 / 4
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_tool_prints_ratios_to_the_fastest_reference_loop(config, tmp_path):
     command = [
         sys.executable, ROOT / "tools" / "benchmarks" / "benchmark_proxy.py", f"out={tmp_path}",

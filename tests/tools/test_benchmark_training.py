@@ -85,6 +85,8 @@ def test_only_faster_rcnn_is_measured():
         chosen_engines(settings(detector=TorchvisionRetinaNetConfig()))
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_tool_writes_ratios_of_every_engine(tmp_path):
     (tmp_path / "train").mkdir()
     for number in (1, 2):

@@ -356,6 +356,8 @@ def terminal(request, environment, tmp_path):
         terminal.close()
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_tab_key_completes_in_an_interactive_shell(terminal):
     terminal.type("nasdet train-d\t", "etector ")
     terminal.type("nasdet train-detector recipe=det\t", "ector_")

@@ -80,6 +80,8 @@ def data(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_two_processes_find_and_score_what_one_does(data, tmp_path):
     weights, annotations = data / "detector.safetensors", CocoTable.load(data / "truth.json")
     results = detect_with_file(weights, annotations, data, batch_size=2)
@@ -110,6 +112,8 @@ def test_two_processes_find_and_score_what_one_does(data, tmp_path):
     assert sorted(rows[0]) == sorted(rows[1])
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_results_are_scored_and_two_scores_explained(data, tmp_path):
     truth = json.loads((data / "truth.json").read_text())
     found = [

@@ -37,6 +37,8 @@ def run(images, out, *overrides):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_tool_prints_a_table_and_a_recommendation(images, tmp_path):
     done = run(
         images, tmp_path, "proxies=[{epochs: 1, max_train_images: 8}]", "zero_cost=[synflow]"

@@ -92,6 +92,8 @@ def test_the_figures_of_a_skipped_training_are_those_of_its_metrics(training):
         assert Path(found[name]).is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_figures_of_an_evaluation_are_those_of_its_metrics(data, training, tmp_path):
     found = figures(
         "evaluate_detector", f"results='{training[1]}/results.json'", "plots=false",
@@ -102,6 +104,8 @@ def test_the_figures_of_an_evaluation_are_those_of_its_metrics(data, training, t
     assert found["metrics"] == str(tmp_path / "metrics.json")
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_figures_of_a_pretraining_are_those_of_its_metrics(data, tmp_path):
     found = figures(
         "pretrain_backbone", f"data_root={data}/pretrain", BACKBONE, "recipe.epochs=1",
@@ -127,6 +131,8 @@ def test_every_job_of_a_sweep_prints_a_line_of_its_own(tmp_path):
     ]
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_figures_of_a_search_are_those_of_its_cells(data, tmp_path):
     found = figures(
         "search_cells", f"reward.data_root={data}/search", "reward.epochs=1", "executor=inline",
@@ -138,6 +144,8 @@ def test_the_figures_of_a_search_are_those_of_its_cells(data, tmp_path):
     assert found["cells"] == str(tmp_path / "cells.json")
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_an_unreadable_image_is_an_error_after_all_others_are_done(data, training, tmp_path):
     images, out = tmp_path / "images", tmp_path / "out"
     images.mkdir()
@@ -177,6 +185,8 @@ def test_an_error_is_one_sentence_and_status_1(arguments, sentence, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_folder_in_which_another_process_searches_is_refused(data, tmp_path):
     with (tmp_path / ".search.lock").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -46,6 +46,8 @@ def run(data, out, *overrides):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_tool_prints_how_well_the_order_is_kept(data, tmp_path):
     done = run(data, tmp_path, "best_fraction=0.5")
     assert done.returncode == 0, done.stderr

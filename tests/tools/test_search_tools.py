@@ -47,6 +47,8 @@ def run(tool, *overrides, folder=ROOT):
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_table_is_recorded_and_then_searched(images, tmp_path):
     recorded = run(
         "tabulate_rewards", f"out={tmp_path}", *SMALL, f"reward.data_root={images}",
@@ -81,6 +83,8 @@ def test_a_table_is_recorded_and_then_searched(images, tmp_path):
     assert (out / "replays.png").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_simulated_search_says_how_busy_its_workers_were(tmp_path):
     arguments = [
         f"out={tmp_path}", "num_trials=20", "workers.num_workers=4", "workers.failed_fraction=0.5",
@@ -98,6 +102,8 @@ def test_a_simulated_search_says_how_busy_its_workers_were(tmp_path):
     assert again.stderr.endswith("study.journal exists already; give a folder without a journal\n")
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_searches_are_compared_on_one_page(images, tmp_path):
     done = run(
         "search_cells", "--multirun", f"out={tmp_path / 'random'}", "seed=0,1", "strategy=random",
