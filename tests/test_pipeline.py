@@ -102,6 +102,8 @@ def test_a_complete_pipeline_is_not_run_again(pipeline):
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == before
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_pipeline_killed_at_any_stage_resumes_to_the_same_result(pipeline, tmp_path):
     arguments = [
         a.replace(str(pipeline[0]), str(tmp_path))
@@ -137,6 +139,8 @@ def test_a_pipeline_killed_at_any_stage_resumes_to_the_same_result(pipeline, tmp
     assert [c["metrics"] for c in interrupted] == [c["metrics"] for c in whole]
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_training_whose_process_is_killed_ends_the_pipeline_in_one_sentence(pipeline, tmp_path):
     arguments = [a.replace(f"out={pipeline[0]}", f"out={tmp_path}") for a in pipeline[1]]
     shutil.copytree(pipeline[0] / "search", tmp_path / "search")
@@ -166,6 +170,8 @@ def test_a_training_whose_process_is_killed_ends_the_pipeline_in_one_sentence(pi
             os.kill(int(child), 0)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_evaluating_the_file_and_its_results_gives_the_figures_of_the_training(pipeline, tmp_path):
     out = pipeline[0]
     data, trained = out / "data/detection", out / "searched/detector"
@@ -199,6 +205,8 @@ def test_predictions_are_drawn_and_written(pipeline, tmp_path):
     assert all((tmp_path / record["drawing"]).is_file() for record in records)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_backbones_are_compared_in_one_table(pipeline, tmp_path):
     out = pipeline[0]
     done = run(
@@ -215,6 +223,8 @@ def test_backbones_are_compared_in_one_table(pipeline, tmp_path):
     assert len(results) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_two_processes_train_one_detector_that_one_process_scores_alike(pipeline, tmp_path):
     out = pipeline[0]
     done = run(
@@ -241,6 +251,8 @@ def test_two_processes_train_one_detector_that_one_process_scores_alike(pipeline
 
 
 @pytest.mark.skipif(not find_spec("wandb"), reason="wandb is not installed")
+@pytest.mark.slow
+@pytest.mark.ci
 def test_wandb_logs_offline_without_an_account(pipeline, tmp_path):
     environment = {"HOME": str(tmp_path), "WANDB_API_KEY": "", "WANDB_MODE": ""}
     run(
