@@ -65,7 +65,7 @@ def pretrain_backbone(  # noqa: PLR0913  # the settings of a pretraining, by nam
     config = PretrainConfig(
         backbone=backbone,
         data_root=str(data_root),
-        recipe=ClassifierRecipe.preset(recipe) if isinstance(recipe, str) else recipe,
+        recipe=ClassifierRecipe.named(recipe),
         grayscale=grayscale,
         stem=stem,
         norm=norm,

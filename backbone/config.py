@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, ClassVar
 
+from backbone.io.lazy import load_target
 from backbone.presets import Preset
 
 MIN_WIDTH = 4
@@ -42,12 +42,6 @@ class Choice:
     def load(self) -> Any:
         """Import the implementation."""
         return load_target(self.target)
-
-
-def load_target(target: str) -> Any:
-    """Import an object by its path, ``package.module:name``."""
-    module, _, name = target.partition(":")
-    return getattr(import_module(module), name)
 
 
 def find_choice(table: Mapping[str, Choice], config: object) -> Choice:

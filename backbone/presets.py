@@ -12,13 +12,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_type_hints
 
 import msgspec
 import yaml
+
+from backbone.io.lazy import load_target
 
 SCHEMA_SUFFIX = "_schema"
 REQUIRED = "???"
@@ -48,12 +49,25 @@ class Preset:
                 without a value is missing.
         """
         row, values = read_preset(cls.preset_group, name)
-        kind = _row_config(cls.preset_table, row) if cls.preset_table else cls
+        kind = load_target(cls.preset_table)[row].config if cls.preset_table else cls
         label = f"{cls.preset_group.partition('/')[2]}={name}"
         if not issubclass(kind, cls):
             raise ValueError(f"{label} is a {kind.__name__}, not a {cls.__name__}")
-        own = {name: _check(kind, name, value, label) for name, value in settings.items()}
-        return _construct(kind, {**_convert(kind, values), **own}, label=label)
+        types = get_type_hints(kind)
+        own = {
+            name: _check(value, types.get(name, Any), label=f"{label}: {name}")
+            for name, value in settings.items()
+        }
+        return _construct(kind, {**_convert(values, types), **own}, label=label)
+
+    @classmethod
+    def named(cls, value: str | Self) -> Self:
+        """Return the config of a preset given by its name; return a config as it is.
+
+        Raises:
+            ValueError: if there is no such preset.
+        """
+        return cls.preset(value) if isinstance(value, str) else value
 
     @classmethod
     def preset_names(cls) -> list[str]:
@@ -104,22 +118,11 @@ def read_preset(group: str, name: str) -> tuple[str, dict[str, Any]]:
     return row, {**values, **own}
 
 
-def _row_config(table: str, row: str) -> type[Any]:
-    module, _, name = table.partition(":")
-    kind: type[Any] = getattr(import_module(module), name)[row].config
-    return kind
-
-
-def _field_types(kind: type[Any]) -> Mapping[str, Any]:
-    return get_type_hints(kind)
-
-
-def _convert(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def _convert(values: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
     """Convert values of YAML (where 5e-3 is text) to the types of a config's fields.
 
     Values that refer to other settings are left out, as are those that a user must give.
     """
-    types = _field_types(kind)
     return {
         name: msgspec.convert(value, types[name], strict=False)
         for name, value in values.items()
@@ -127,17 +130,16 @@ def _convert(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check(kind: type[Any], name: str, value: Any, label: str) -> Any:
+def _check(value: Any, kind: Any, *, label: str) -> Any:
     """Return a value that a caller gave, checked against the type of its field."""
-    kind_of_field = _field_types(kind).get(name, Any)
-    if isinstance(value, Path) and kind_of_field is str:
+    if isinstance(value, Path) and kind is str:
         return str(value)
     if not isinstance(value, (str, int, float, bool, list, tuple, dict)):
         return value
     try:
-        return msgspec.convert(value, kind_of_field)
+        return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise ValueError(f"{label}: {name}={value!r}: {error}") from None
+        raise ValueError(f"{label}={value!r}: {error}") from None
 
 
 def _construct(kind: type[Any], settings: Mapping[str, Any], *, label: str) -> Any:

@@ -69,11 +69,11 @@ def search_cells(  # noqa: PLR0913  # the settings of a search, by name
         RuntimeError: if another process searches in ``out``, or every trial failed.
     """
     config = SearchConfig(
-        strategy=StrategyConfig.preset(strategy) if isinstance(strategy, str) else strategy,
+        strategy=StrategyConfig.named(strategy),
         num_trials=num_trials,
-        space=SpaceConfig.preset(space) if isinstance(space, str) else space,
+        space=SpaceConfig.named(space),
         seed=seed,
-        executor=ExecutorConfig.preset(executor) if isinstance(executor, str) else executor,
+        executor=ExecutorConfig.named(executor),
         deterministic=True,
         pruning=pruning or PruningConfig(),
         cost=cost or CostConfig(),

@@ -13,7 +13,7 @@ from _logger_base import LoggerConfig
 from _logger_csv import CsvLoggerConfig
 from _logger_mlflow import MlflowLoggerConfig
 from _logger_wandb import WandbLoggerConfig
-from backbone.config import Choice
+from backbone.config import Choice, find_choice
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -65,8 +65,7 @@ def build_loggers(
     """
     if type(config) is LoggerConfig:
         return ()
-    (choice,) = (row for row in LOGGERS.values() if row.config is type(config))
-    logger: RunLogger = choice.load()(config, out)
+    logger: RunLogger = find_choice(LOGGERS, config).load()(config, out)
     if settings is not None:
         logger.log_settings(OmegaConf.to_container(settings, resolve=True))  # type: ignore[arg-type]
     return (logger,)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import search.rewards
-from backbone.config import Choice
+from backbone.config import Choice, find_choice
 from detection.reward import DetectionRewardConfig
 from search.rewards.config import ProxyConfig
 
@@ -29,11 +29,8 @@ def build_reward(config: Any) -> Reward:
         TypeError: if no reward has a config of that type.
         ValueError: if its data do not fit.
     """
-    for choice in REWARDS.values():
-        if choice.config is type(config):
-            reward: Reward = choice.load()(config)
-            return reward
-    raise TypeError(f"no reward has a config of type {type(config).__name__}")
+    reward: Reward = find_choice(REWARDS, config).load()(config)
+    return reward
 
 
 def build_score(config: ZeroCostConfig | None, proxy: Any) -> Reward | None:

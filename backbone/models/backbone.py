@@ -27,7 +27,8 @@ from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from backbone.cells.architecture import Architecture
 from backbone.cells.genotype import Genotype
-from backbone.config import MIN_SIDE_PX, load_target
+from backbone.config import MIN_SIDE_PX
+from backbone.io.lazy import load_target
 from backbone.io.provenance import Provenance, fingerprint_file
 from backbone.io.text_tables import text_table
 from backbone.io.weights import load_tensors, read_metadata, read_weights, select_prefix

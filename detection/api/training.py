@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
@@ -74,11 +75,12 @@ def train_detector(  # noqa: PLR0913  # the settings of a training, by name
         ImportError: if the detector needs detectron2 and that is not installed.
         FloatingPointError: if the loss is not finite; the message names step and images.
     """
-    config = TrainDetectorConfig(
-        backbone=backbone,
-        detector=_detector_config(detector, size),
-        data=_data_config(data),
-        recipe=DetectorRecipe.preset(recipe) if isinstance(recipe, str) else recipe,
+    config = _training_config(
+        backbone,
+        data,
+        detector=detector,
+        size=size,
+        recipe=recipe,
         pretrained=pretrained,
         norm=norm,
         activation_checkpointing=activation_checkpointing,
@@ -135,12 +137,12 @@ def compare_backbones(  # noqa: PLR0913  # the settings of a training, by name
         ImportError: if the detector needs detectron2 and that is not installed.
         FloatingPointError: if a loss is not finite.
     """
-    dataset = _data_config(data)
-    training = TrainDetectorConfig(
-        backbone="",
-        detector=_detector_config(detector, size),
-        data=dataset,
-        recipe=DetectorRecipe.preset(recipe) if isinstance(recipe, str) else recipe,
+    training = _training_config(
+        "",  # that of each training
+        data,
+        detector=detector,
+        size=size,
+        recipe=recipe,
         pretrained=pretrained,
         grayscale=grayscale,
         seed=seed,
@@ -149,14 +151,25 @@ def compare_backbones(  # noqa: PLR0913  # the settings of a training, by name
         accelerator=accelerator,
     )
     config = ComparisonConfig(
-        backbones=list(backbones), training=training, side_px=dataset.shortest_side_px
+        backbones=list(backbones), training=training, side_px=training.data.shortest_side_px
     )
     return run_comparison(config, Path(out)).results
 
 
-def _detector_config(detector: str | DetectorConfig, size: str) -> DetectorConfig:
-    return sized_detector(detector, size) if isinstance(detector, str) else detector
-
-
-def _data_config(data: str | Path | DetectionDataConfig) -> DetectionDataConfig:
-    return data if isinstance(data, DetectionDataConfig) else DetectionDataConfig.find(data)
+def _training_config(  # the settings that may be names
+    backbone: str,
+    data: str | Path | DetectionDataConfig,
+    *,
+    detector: str | DetectorConfig,
+    size: str,
+    recipe: str | DetectorRecipe,
+    **settings: Any,
+) -> TrainDetectorConfig:
+    """Return the config of a training of which some settings are given by their names."""
+    return TrainDetectorConfig(
+        backbone=backbone,
+        detector=sized_detector(detector, size) if isinstance(detector, str) else detector,
+        data=data if isinstance(data, DetectionDataConfig) else DetectionDataConfig.find(data),
+        recipe=DetectorRecipe.named(recipe),
+        **settings,
+    )

@@ -13,7 +13,6 @@ from torch import Tensor
 from backbone.io.files import replacing, write_json
 from backbone.io.progress import progress_bar
 from backbone.training.images import IMAGE_SUFFIXES, read_image
-from detection.config import InferenceConfig
 from detection.engine.tta import TestTimeAugmentation, group_batches, predict_images
 from detection.engine.visualize import draw_detections
 from detection.models.checkpoint import DetectorInfo
@@ -118,14 +117,6 @@ def _draw(pixels: Tensor, detections: Detections, info: DetectorInfo, path: Path
     )
     with replacing(path) as temporary:
         drawing.save(temporary)
-
-
-def detect(
-    detector: Detector, info: DetectorInfo, pixels: Tensor, *, score_threshold: float
-) -> Detections:
-    """Detect objects in one image as read, (3, H, W) uint8; boxes are in its own pixels."""
-    tta = TestTimeAugmentation.from_config(info, InferenceConfig(score_threshold=score_threshold))
-    return predict_images(detector, [pixels], tta)[0]
 
 
 def _record(

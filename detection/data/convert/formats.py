@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from backbone.config import load_target, require_choice
+from backbone.config import require_choice
+from backbone.io.lazy import load_target
 from detection.config import BAD_BOXES, IMAGE_MODES
 
 if TYPE_CHECKING:
