@@ -185,7 +185,7 @@ def _error_table(errors: TideErrors) -> Table:
         [name.replace("_", " "), meaning, "", f"{errors.gains[name]:.2f}"]
         for name, meaning in {
             "false_positive": "if all wrong detections had the lowest scores",
-            "false_negative": "if only what was detections had been there to find",
+            "false_negative": "if all objects without a detection were removed",
         }.items()
     ]
     return Table("Errors", ["type", "definition", "number", "AP50 gain"], rows)
